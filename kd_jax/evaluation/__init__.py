@@ -1,0 +1,3 @@
+"""Evaluation: what a trained network is worth."""
+
+from kd_jax.evaluation.classification import classification as classification

@@ -1,0 +1,100 @@
+"""Compiles the train step: a global view over a mesh, or one program a device."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh
+
+from kd_jax.devices import AXIS, place, replicated, split
+from kd_jax.training.stage import Stage, TrainState, train_step
+
+PyTree = Any
+RunSteps = Callable[
+    [TrainState, Mapping[str, PyTree], Mapping[str, jax.Array], np.ndarray],
+    tuple[TrainState, dict[str, jax.Array]],
+]
+"""`(state, frozen, images, indices [K, N]) -> (state, metrics [K])`: K steps; `state` is donated."""
+
+
+def _run_steps(stage: Stage, axis_name, constrain, state, frozen, images, indices):
+    """K steps over a set that lies on the device; `indices` `[K, N]` picks the batches."""
+
+    def body(state, index):
+        batch = {"image": images["image"][index], "label": images["label"][index], "index": index}
+        return train_step(stage, state, frozen, constrain(batch), axis_name)
+
+    if len(indices) == 1:  # a loop of one would still cost XLA its view across the body
+        state, metrics = body(state, indices[0])
+        return state, jax.tree.map(lambda value: value[None], metrics)
+    return lax.scan(body, state, indices)
+
+
+def jit_steps(stage: Stage, mesh: Mesh) -> RunSteps:
+    """Steps in the global view: `jax.jit` over the mesh, batches split along `"data"`."""
+    whole, batches = replicated(mesh), split(mesh)
+
+    def constrain(batch):
+        return lax.with_sharding_constraint(batch, batches)
+
+    run = jax.jit(
+        functools.partial(_run_steps, stage, None, constrain),
+        in_shardings=(whole, whole, whole, split(mesh, axis=1)),
+        out_shardings=(whole, whole),
+        donate_argnums=0,
+    )
+
+    def run_steps(state, frozen, images, indices):
+        return run(state, frozen, images, place(indices, split(mesh, axis=1)))
+
+    return run_steps
+
+
+def pmap_steps(stage: Stage, mesh: Mesh) -> RunSteps:
+    """The same steps as one program a device, joined by collectives over `"data"`.
+
+    The networks must have been made with `axis_name="data"`, so that their batch norms see the
+    global batch.
+    """
+    run = jax.pmap(
+        functools.partial(_run_steps, stage, AXIS, lambda batch: batch),
+        axis_name=AXIS,
+        in_axes=(None, None, None, 0),
+        out_axes=None,
+        donate_argnums=0,
+        devices=mesh.devices.ravel().tolist(),
+    )
+
+    def run_steps(state, frozen, images, indices):
+        steps, batch_size = indices.shape
+        shares = indices.reshape(steps, mesh.size, batch_size // mesh.size).swapaxes(0, 1)
+        return run(state, frozen, images, jnp.asarray(shares))
+
+    return run_steps
+
+
+EXECUTIONS: dict[str, Callable[[Stage, Mesh], RunSteps]] = {"jit": jit_steps, "pmap": pmap_steps}
+
+
+def chunk(step: int, stop: int, start: int, fused: int) -> int:
+    """How many steps to run in the next call.
+
+    The interval from `start` to `stop` is cut into equal chunks of at most `fused` steps (the last
+    may be shorter), so that no more than two programs are compiled, and so that a run resumed at
+    the end of any chunk cuts as before.
+    """
+    length = stop - start
+    size = -(-length // -(-length // fused))
+    return min(size - (step - start) % size, stop - step)
+
+
+def fused_steps() -> int:
+    """Steps that one call may run: many on accelerators, one on the CPU.
+
+    XLA's CPU backend runs convolutions inside a loop many times slower than outside.
+    """
+    return 1 if jax.default_backend() == "cpu" else 100
