@@ -9,10 +9,15 @@ teacher without the assistant.
 
 from ml_collections import ConfigDict
 
+from kd_jax.arguments import parse_argument
 
-def get_config(arg: str | None = None) -> ConfigDict:
-    """The experiment; `smoke` makes it as short as possible."""
-    smoke = arg == "smoke"
+
+def get_config(argument: str | None = None) -> ConfigDict:
+    """The experiment; the argument `smoke` makes it as short as possible."""
+    arg = parse_argument(argument, epochs=30)
+    if arg.smoke:
+        arg.epochs = 1
+
     config = ConfigDict()
     config.experiment = "quickstart"
     config.seed = 0
@@ -23,7 +28,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
         "eval_batch_size": 360,
         "augmentation": {"crop_padding": 1},
     }
-    epochs = 1 if smoke else 30
     optimizers = {
         "default": {
             "name": "sgd",
@@ -39,7 +43,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "networks": networks,
             "method": method,
             "optimizers": optimizers,
-            "epochs": epochs,
+            "epochs": float(arg.epochs),
             "evaluate_every": 5.0,
         }
 

@@ -1,7 +1,9 @@
 """What all command lines share: flags, exit codes, and several processes."""
 
+import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from absl import flags, logging
@@ -22,10 +24,28 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
     try:
         rest = values(list(argv))
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        reason = " ".join(str(part) for part in error.args) or repr(error)
-        raise UsageError(f"{' '.join(reason.split())} (see --help)") from error
+        raise UsageError(f"{_reason(error)} (see --help).") from error
     if len(rest) > 1:
         raise UsageError(f"{' '.join(rest[1:])} is not understood: options start with two dashes.")
+
+
+def config_dict(config: flags.FlagHolder) -> dict[str, Any]:
+    """The values of a parsed `--config` as plain dictionaries."""
+    try:
+        return config.value.to_dict()
+    except OSError as error:  # absl keeps the failure to load a file until the value is used
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise UsageError(f"--config cannot be read: {reason}.") from error
+
+
+def _reason(error: Exception) -> str:
+    """One sentence; absl wraps an error of a config file in the whole of its traceback."""
+    text = " ".join(map(str, error.args)) or repr(error)
+    if "Traceback" in text:
+        return "--config: " + text.strip().splitlines()[-1].partition("Error: ")[2]
+    if hint := re.search(r'Did you mean "(\w+)" instead of "(\w+)"', text):
+        return f"--config has no key {hint[2]!r}: did you mean {hint[1]!r}?"
+    return " ".join(text.split())
 
 
 def start_processes() -> None:

@@ -56,7 +56,9 @@ def build(cls: type, values: Values, where: str) -> Any:
         if key not in fields:
             close = difflib.get_close_matches(key, fields, n=3)
             choices = ", ".join([*close, *sorted(set(fields) - set(close))]) or "none"
-            raise UsageError(f"{where}.{key} is not used by {cls.__name__}: its keys are {choices}.")
+            raise UsageError(
+                f"{where}.{key} is not used by {cls.__name__}: its keys are {choices}."
+            )
         if not _is(value, kinds[key]):
             kind = fields[key].type
             name = kind.__name__ if isinstance(kind, type) else kind
@@ -108,7 +110,7 @@ class DataSpec:
     eval_batch_size: int = 512
     train_split: str = "train"
     test_split: str = "test"
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     filter: str = "bicubic"
 
     def __post_init__(self):

@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import multihost_utils
 
 from kd_jax import models, report
 from kd_jax.config import NetworkSpec, experiment
@@ -98,7 +98,7 @@ class Run:
         if jax.process_index() == 0:
             write_atomically(path, json.dumps(values, indent=2) + "\n")
         if jax.process_count() > 1:
-            jax.experimental.multihost_utils.sync_global_devices(str(path))
+            multihost_utils.sync_global_devices(str(path))
 
     def _claim_workdir(self) -> None:
         path = self.workdir / "config.json"
@@ -162,9 +162,7 @@ class Run:
             optimizer=optimizer_groups(
                 spec.optimizers, spec.trained, self._steps(name), self.order.steps_per_epoch
             ),
-            views=Views(
-                resolutions, self.mean, self.deviation, data.augmentation, data.filter
-            ),
+            views=Views(resolutions, self.mean, self.deviation, data.augmentation, data.filter),
             seed=self.spec.seed,
         )
 
@@ -225,6 +223,8 @@ class Run:
             },
             "weights": provenance,
             "num_classes": self.train.num_classes,
+            "image_size": self.train.images.shape[1:3],
+            "filter": self.spec.data.filter,
             "mean": self.mean,
             "deviation": self.deviation,
             "train_images": self.train.fingerprint(),
@@ -308,13 +308,11 @@ class Run:
                 line=line,
                 stop=stop,
             )
-            started = time.monotonic()
             frozen = {role: variables.pop(role) for role in stage.frozen}
             state, progress = loop.run(state, frozen, self._images("train"), progress)
-        network = self._network(name, "student")
         return {
             "name": name,
-            "network": network.name,
+            "network": self._network(name, "student").name,
             "resolution": stage.views.resolutions["student"][0],
             "params": sum(leaf.size for leaf in jax.tree.leaves(state.params["student"])),
             "last": progress.last,

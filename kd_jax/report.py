@@ -17,9 +17,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 COLUMNS = ("stage", "network", "resolution", "params", "accuracy", "best", "epoch", "seconds")
 
 
-def summary(
-    experiment: str, seed: int, config: Mapping[str, Any], mesh: Mesh
-) -> dict[str, Any]:
+def summary(experiment: str, seed: int, config: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
     """What `results.json` says of a run beside its stages."""
     versions = {name: metadata.version(name) for name in PACKAGES}
     device = mesh.devices.flat[0]

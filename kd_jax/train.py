@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 )
         if multihost.value:
             cli.start_processes()
-        summary = Run(config.value.to_dict(), workdir.value).run()
+        summary = Run(cli.config_dict(config), workdir.value).run()
         print(report.table(summary))
         print(f"results.json, report.md and curves.png lie in {workdir.value}")
 

@@ -1,15 +1,21 @@
-"""Networks that another stage has trained: where they lie, what they are, and reading them."""
+"""Networks that a stage has trained: where they lie, what they are, and reading them."""
 
 import dataclasses
 import hashlib
 from typing import Any
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax.sharding import Sharding
 
+from kd_jax import models
+from kd_jax.data import Views, view_size
 from kd_jax.errors import UsageError
+from kd_jax.files import PathLike, folder
+from kd_jax.models import Outputs
 from kd_jax.training import Checkpoints
 
 PyTree = Any
@@ -74,6 +80,50 @@ class Weights:
             "step": self.step,
             "hash": content_hash(variables),
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained network, ready to use.
+
+    Attributes:
+        network: the module.
+        variables: its parameters and batch statistics.
+        views: resampling and normalisation as in training, for the one role `student`.
+    """
+
+    network: nn.Module
+    variables: PyTree
+    views: Views
+
+    def __call__(self, images: jax.Array) -> Outputs:
+        """Logits, embedding and maps of uint8 images `[N, H, W, C]`, 0 to 255; may be jitted."""
+        view = self.views.evaluation(jnp.asarray(images))["student"]
+        return self.network.apply(self.variables, view, train=False)
+
+
+def load(stage: PathLike, *, role: str = "student", checkpoint: str = "last") -> Trained:
+    """Reads a trained network on the default device, whatever it was trained on.
+
+    Args:
+        stage: folder of a finished stage, such as `runs/quickstart/student`.
+        role: which network of the stage.
+        checkpoint: `"last"` or `"best"`.
+
+    Raises:
+        UsageError: if there is no such network.
+    """
+    weights = Weights.find(folder(stage), role, checkpoint, "stage")
+    with Checkpoints(weights.folder / "checkpoints") as checkpoints:
+        meta = checkpoints.read_json(weights.step, "meta")
+    name, options, resolution = (weights.network[k] for k in ("name", "options", "resolution"))
+    network = models.create(name, num_classes=meta["num_classes"], **options)
+    size = view_size(resolution, meta["image_size"], "resolution")
+    view = jax.ShapeDtypeStruct((1, *size, len(meta["mean"])), jnp.float32)
+    shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), view)
+    variables = weights.read(shapes, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    views = Views({"student": size}, meta["mean"], meta["deviation"], filter=meta["filter"])
+    return Trained(network, variables, views)
 
 
 def content_hash(tree: PyTree) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import pathlib
 import shlex
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -82,9 +83,9 @@ def _slices(split: str, sizes: dict[str, int]) -> tuple[str, slice]:
 class Digits(Source):
     """Scikit-learn's 1,797 real handwritten digits: 8x8 grey images of ten classes.
 
-    Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, 1998. The splits are ours, stratified and
-    shuffled once and for all: `train` holds 1,437 images, `test` 360. Both lie in the wheel of
-    scikit-learn, so nothing is downloaded.
+    Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, 1998. They lie in the wheel of
+    scikit-learn, so nothing is downloaded. The splits are ours, stratified and shuffled once and
+    for all: `train` holds 1,437 images, `test` 360.
     """
 
     def load(self, split: str) -> ImageSet:
@@ -184,8 +185,8 @@ class Npz(Source):
 
     Attributes:
         path: `.npz` file. `{split}` in it is replaced by the split's name
-            (`"flowers_{split}.npz"`); without it the file's one split is called `all`, to be cut
-            by `data.train_split="all[:80%]"` and `data.test_split="all[80%:]"`.
+            (`"flowers_{split}.npz"`); without it the file's one split is called `train`, to be
+            cut by `data.train_split="train[:80%]"` and `data.test_split="train[80%:]"`.
         num_classes: number of classes; None takes the greatest label plus one.
     """
 
@@ -194,12 +195,12 @@ class Npz(Source):
 
     def load(self, split: str) -> ImageSet:
         """Reads one split and checks every property that training relies on."""
-        base = split.split("[")[0] if "{split}" in self.path else "all"
+        base = split.split("[")[0] if "{split}" in self.path else "train"
         path = pathlib.Path(self.path.replace("{split}", base))
         try:
-            with np.load(path) as arrays:
+            with path.open("rb") as file, np.load(file) as arrays:
                 images, labels = arrays["images"], arrays["labels"]
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise UsageError(
                 f"data.source.path {str(path)!r} cannot be read ({error}): it must be an .npz file"
                 " with the arrays `images` and `labels`."

@@ -29,7 +29,7 @@ class Views:
     resolutions: Mapping[str, tuple[int, int]]
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     filter: str = "bicubic"
 
     def training(self, key: jax.Array, images: jax.Array, rows: jax.Array) -> dict[str, jax.Array]:
@@ -61,9 +61,7 @@ class Views:
         return (images - mean[None, None, None]) * scale[None, None, None]
 
 
-def view_size(
-    resolution: int | None, image_size: tuple[int, int], key: str
-) -> tuple[int, int]:
+def view_size(resolution: int | None, image_size: tuple[int, int], key: str) -> tuple[int, int]:
     """The (height, width) of a view.
 
     Args:

@@ -54,9 +54,7 @@ def classification(
         return sums
 
     whole, batches = replicated(mesh), split(mesh)
-    compiled = jax.jit(
-        count, in_shardings=(whole, whole, batches, batches), out_shardings=whole
-    )
+    compiled = jax.jit(count, in_shardings=(whole, whole, batches, batches), out_shardings=whole)
     number = len(images["label"])
 
     def evaluate(variables: Mapping[str, PyTree]) -> dict[str, dict[str, float]]:

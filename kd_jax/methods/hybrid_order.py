@@ -98,9 +98,7 @@ class HybridOrder(Method):
 
         coupled = {"reduction": self.reduction, "axis_name": axis_name}
         terms = {
-            "cross_entropy": reduce(
-                losses.cross_entropy(outputs["student"].logits, batch["label"])
-            )
+            "cross_entropy": reduce(losses.cross_entropy(outputs["student"].logits, batch["label"]))
         }
         loss = self.hard_weight * terms["cross_entropy"]
         if self.feature_weight:

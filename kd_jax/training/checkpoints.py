@@ -189,4 +189,3 @@ def _leaves(tree: PyTree) -> dict[str, Any]:
         tree, is_leaf=lambda x: hasattr(x, "shape") and hasattr(x, "dtype")
     )[0]
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
-

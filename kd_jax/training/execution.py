@@ -18,7 +18,7 @@ RunSteps = Callable[
     [TrainState, Mapping[str, PyTree], Mapping[str, jax.Array], np.ndarray],
     tuple[TrainState, dict[str, jax.Array]],
 ]
-"""`(state, frozen, images, indices [K, N]) -> (state, metrics [K])`: K steps; `state` is donated."""
+"""`(state, frozen, images, indices [K, N]) -> (state, metrics [K])`; `state` is donated."""
 
 
 def _run_steps(stage: Stage, axis_name, constrain, state, frozen, images, indices):

@@ -22,8 +22,9 @@ PyTree = Any
 
 @dataclasses.dataclass
 class Progress:
-    """What the loop remembers beside the train state; saved with it, so that a resumed run goes on
-    as if nothing had happened.
+    """What the loop remembers beside the train state.
+
+    It is saved with the state, so that a resumed run goes on as if nothing had happened.
 
     Attributes:
         evaluated: step of the last evaluation.

@@ -35,7 +35,8 @@ def batch_statistics(
         role: stage.networks[role].apply(frozen[role], views[role], train=False)
         for role in stage.frozen
     }
-    return stage.method.statistics(outputs, {"label": images["label"][index], "index": index}, where)
+    batch = {"label": images["label"][index], "index": index}
+    return stage.method.statistics(outputs, batch, where)
 
 
 def statistics_shapes(stage: Stage, frozen, images) -> PyTree:

@@ -1,0 +1,60 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from kd_jax.data import FILTERS, resampling_matrix, resize
+
+PHOTOS = np.stack(
+    [
+        load_sample_image(name)[y : y + 32, x : x + 40]
+        for name in ("china.jpg", "flower.jpg")
+        for y in range(0, 320, 80)
+        for x in range(0, 600, 150)
+    ]
+)
+
+
+@pytest.mark.parametrize("filter", FILTERS)
+@pytest.mark.parametrize("size", [(16, 20), (8, 8), (5, 7), (31, 40), (32, 10)])
+def test_as_pillow_on_photographs(filter, size):
+    theirs = np.stack(
+        [np.asarray(Image.fromarray(p).resize(size[::-1], FILTERS[filter])) for p in PHOTOS]
+    )
+    ours = np.asarray(resize(jnp.asarray(PHOTOS, jnp.float32), size, filter))
+    difference = np.abs(ours - theirs.astype(np.float32))
+    assert difference.max() <= 2  # Pillow's weights are fixed-point numbers
+    assert (difference > 0).mean() < 0.02
+
+
+@pytest.mark.parametrize("filter", FILTERS)
+def test_rows_of_the_matrix_sum_to_one(filter):
+    matrix = resampling_matrix(32, 12, filter)
+    assert matrix.shape == (12, 32)
+    np.testing.assert_allclose(matrix.sum(1), 1, rtol=1e-6)
+
+
+def test_same_size_is_bit_exact_and_constants_stay():
+    images = jnp.asarray(PHOTOS, jnp.float32)
+    np.testing.assert_array_equal(resize(images, (32, 40)), images)
+    grey = jnp.full((1, 32, 32, 1), 77.0)
+    np.testing.assert_array_equal(resize(grey, (9, 13)), np.full((1, 9, 13, 1), 77.0))
+
+
+def test_overshoot_is_clipped_as_in_real_8_bit_images():
+    edge = jnp.asarray(np.repeat([0.0, 255.0], 16)[None, None, :, None], jnp.float32)
+    lanczos = resize(jnp.broadcast_to(edge, (1, 32, 32, 1)), (13, 13), "lanczos")
+    assert lanczos.min() == 0
+    assert lanczos.max() == 255
+    assert jnp.array_equal(lanczos, jnp.round(lanczos))
+
+
+def test_under_jit_on_eight_devices():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    spread = jax.device_put(
+        jnp.asarray(PHOTOS, jnp.float32), jax.NamedSharding(mesh, jax.P("data"))
+    )
+    jitted = jax.jit(resize, static_argnums=1)(spread, (16, 16))
+    np.testing.assert_array_equal(jitted, resize(jnp.asarray(PHOTOS, jnp.float32), (16, 16)))

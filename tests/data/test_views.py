@@ -1,0 +1,67 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kd_jax.data import Augmentation, Views, check_filter, resize, view_size
+from kd_jax.errors import UsageError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (8, 12, 12, 3), dtype=np.uint8)
+MEAN, DEVIATION = (0.5, 0.4, 0.3), (0.25, 0.2, 0.1)
+ROWS = jnp.arange(8)
+
+
+def views(**options):
+    return Views({"teacher": (12, 12), "student": (6, 6)}, MEAN, DEVIATION, **options)
+
+
+def test_views_are_normalised_per_channel():
+    seen = views().evaluation(IMAGES)["teacher"]
+    expected = (IMAGES / 255 - np.array(MEAN)) / np.array(DEVIATION)
+    assert seen.dtype == jnp.float32
+    np.testing.assert_allclose(seen, expected, atol=2e-6)
+
+
+def test_every_role_sees_the_same_augmented_images():
+    options = {"augmentation": Augmentation(crop_padding=2, flip=True)}
+    seen = views(**options).training(jax.random.key(1), IMAGES, ROWS)
+    teacher, student = (
+        255 * (np.asarray(seen[role]) * np.float32(DEVIATION) + np.float32(MEAN))
+        for role in ("teacher", "student")
+    )
+    np.testing.assert_allclose(student, resize(jnp.round(teacher), (6, 6)), atol=1e-3)
+    assert not np.allclose(seen["teacher"], views().evaluation(IMAGES)["teacher"])
+
+
+def test_augmentation_depends_on_step_and_row_only():
+    augmented = views(augmentation=Augmentation(crop_padding=2, flip=True))
+    one = augmented.training(jax.random.key(1), IMAGES, ROWS)["student"]
+    half = augmented.training(jax.random.key(1), IMAGES[4:], ROWS[4:])["student"]
+    np.testing.assert_array_equal(one[4:], half)
+    other = augmented.training(jax.random.key(2), IMAGES, ROWS)["student"]
+    assert not np.allclose(one, other)
+
+
+def test_a_channel_without_contrast_stays_finite():
+    flat = Views({"student": (4, 4)}, (0.5,), (0.0,))
+    seen = flat.evaluation(np.full((2, 4, 4, 1), 128, np.uint8))["student"]
+    assert np.isfinite(seen).all()
+
+
+@pytest.mark.parametrize(
+    ("resolution", "image_size", "expected"),
+    [(None, (8, 9), (8, 9)), (4, (8, 8), (4, 4)), (56, (112, 96), (56, 48)), (1, (9, 3), (1, 1))],
+)
+def test_view_size_keeps_the_aspect_ratio(resolution, image_size, expected):
+    assert view_size(resolution, image_size, "key") == expected
+
+
+@pytest.mark.parametrize("resolution", [0, -4, 33])
+def test_impossible_resolutions_name_their_key(resolution):
+    with pytest.raises(UsageError, match=rf"x.resolution = {resolution} is impossible"):
+        view_size(resolution, (32, 32), "x.resolution")
+
+
+def test_an_unknown_filter_lists_the_known():
+    with pytest.raises(UsageError, match="'bicubic', 'bilinear', 'box', 'lanczos'"):
+        check_filter("cubic")

@@ -1,0 +1,82 @@
+"""A small stage of all there is: batch norm, relations, a learned map, a frozen teacher."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kd_jax import models
+from kd_jax.data import Augmentation, BatchOrder, Views
+from kd_jax.devices import data_mesh, place, replicated
+from kd_jax.methods import HybridOrder
+from kd_jax.training import (
+    EXECUTIONS,
+    Stage,
+    dataset_statistics,
+    init_network,
+    init_state,
+    optimizer_groups,
+)
+from kd_jax.training.optimizers import Sgd
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (48, 8, 8, 1), dtype=np.uint8)
+LABELS = (np.arange(48) % 5).astype(np.int32)
+ORDER = BatchOrder(seed=0, num_examples=48, batch_size=16)
+
+
+def example():
+    return {
+        "image": jnp.zeros((2, 8, 8, 1), jnp.uint8),
+        "label": jnp.zeros(2, jnp.int32),
+        "index": jnp.zeros(2, jnp.int32),
+    }
+
+
+def make_stage(execution="jit", method=None, trained=("student",), **teacher):
+    axis = {"axis_name": "data"} if execution == "pmap" else {}
+    networks = {
+        "teacher": models.create("resnet8", num_classes=5, width=0.5, **axis, **teacher),
+        "student": models.create("resnet8", num_classes=5, width=0.25, **axis),
+    }
+    optimizer = Sgd(learning_rate=0.05, weight_decay=5e-4)
+    return Stage(
+        networks=networks,
+        trained=trained,
+        method=method or HybridOrder(pair_weight=1.0, triplet_weight=1.0, feature_weight=0.1),
+        optimizer=optimizer_groups({"default": optimizer}, trained, 6, 3),
+        views=Views(
+            {"teacher": (8, 8), "student": (4, 4)}, (0.5,), (0.25,), Augmentation(1, True)
+        ),
+    )
+
+
+def start(stage, mesh):
+    """Images on the mesh, variables of the frozen networks, first state."""
+    whole = replicated(mesh)
+    images = {"image": place(IMAGES, whole), "label": place(LABELS, whole)}
+
+    def variables():
+        return {role: init_network(stage, role, example()["image"]) for role in stage.networks}
+
+    variables = jax.jit(variables, out_shardings=whole)()
+    frozen = {role: variables[role] for role in stage.frozen}
+    statistics = dataset_statistics(stage, frozen, images, 16, mesh)
+
+    def fresh(variables, statistics):
+        return init_state(stage, variables, example(), statistics)
+
+    return images, frozen, jax.jit(fresh, out_shardings=whole)(variables, statistics)
+
+
+def train(execution, devices, steps, chunk=1, **options):
+    """The state and the metrics after some steps."""
+    mesh = data_mesh(devices)
+    stage = make_stage(execution, **options)
+    images, frozen, state = start(stage, mesh)
+    run = EXECUTIONS[execution](stage, mesh)
+    metrics = []
+    for step in range(0, steps, chunk):
+        indices = np.stack([ORDER(i) for i in range(step, step + chunk)])
+        state, found = run(state, frozen, images, indices)
+        metrics.append(jax.device_get(found))
+    joined = jax.tree.map(lambda *values: np.concatenate(values), *metrics)
+    return jax.device_get(state), joined
