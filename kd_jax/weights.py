@@ -82,7 +82,7 @@ class Weights:
         }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Trained:
     """A trained network, ready to use.
 

@@ -1,5 +1,8 @@
 """A small stage of all there is: batch norm, relations, a learned map, a frozen teacher."""
 
+import functools
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +26,33 @@ LABELS = (np.arange(48) % 5).astype(np.int32)
 ORDER = BatchOrder(seed=0, num_examples=48, batch_size=16)
 
 
+@models.register("tiny")
+class Tiny(nn.Module):
+    """Two convolutions with batch norm: compiles in a moment."""
+
+    num_classes: int
+    width: float = 1.0
+    dtype: jnp.dtype = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        x, maps, before = images.astype(self.dtype), [], []
+        for channels in (8, 16):
+            conv = nn.Conv(
+                int(channels * self.width), (3, 3), strides=2, use_bias=False, dtype=self.dtype
+            )
+            x = conv(x)
+            norm = nn.BatchNorm(not train, momentum=0.9, dtype=self.dtype, axis_name=self.axis_name)
+            x = norm(x)
+            before.append(x)
+            x = nn.relu(x)
+            maps.append(x)
+        embedding = x.astype(jnp.float32).mean((1, 2))
+        logits = models.LinearMap(self.num_classes)(embedding)
+        return models.Outputs(logits, embedding, tuple(maps), tuple(before))
+
+
 def example():
     return {
         "image": jnp.zeros((2, 8, 8, 1), jnp.uint8),
@@ -34,8 +64,8 @@ def example():
 def make_stage(execution="jit", method=None, trained=("student",), **teacher):
     axis = {"axis_name": "data"} if execution == "pmap" else {}
     networks = {
-        "teacher": models.create("resnet8", num_classes=5, width=0.5, **axis, **teacher),
-        "student": models.create("resnet8", num_classes=5, width=0.25, **axis),
+        "teacher": models.create("tiny", num_classes=5, width=2.0, **axis, **teacher),
+        "student": models.create("tiny", num_classes=5, **axis),
     }
     optimizer = Sgd(learning_rate=0.05, weight_decay=5e-4)
     return Stage(
@@ -43,21 +73,21 @@ def make_stage(execution="jit", method=None, trained=("student",), **teacher):
         trained=trained,
         method=method or HybridOrder(pair_weight=1.0, triplet_weight=1.0, feature_weight=0.1),
         optimizer=optimizer_groups({"default": optimizer}, trained, 6, 3),
-        views=Views(
-            {"teacher": (8, 8), "student": (4, 4)}, (0.5,), (0.25,), Augmentation(1, True)
-        ),
+        views=Views({"teacher": (8, 8), "student": (4, 4)}, (0.5,), (0.25,), Augmentation(1, True)),
     )
+
+
+def init(stage):
+    """Variables of all networks, in one program."""
+    image = example()["image"]
+    return {role: init_network(stage, role, image) for role in stage.networks}
 
 
 def start(stage, mesh):
     """Images on the mesh, variables of the frozen networks, first state."""
     whole = replicated(mesh)
     images = {"image": place(IMAGES, whole), "label": place(LABELS, whole)}
-
-    def variables():
-        return {role: init_network(stage, role, example()["image"]) for role in stage.networks}
-
-    variables = jax.jit(variables, out_shardings=whole)()
+    variables = jax.jit(functools.partial(init, stage), out_shardings=whole)()
     frozen = {role: variables[role] for role in stage.frozen}
     statistics = dataset_statistics(stage, frozen, images, 16, mesh)
 

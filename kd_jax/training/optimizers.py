@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
+import jax.numpy as jnp
 import optax
 
 from kd_jax.training.stage import ADAPTERS
@@ -79,10 +80,13 @@ class Optimizer:
         """The learning rate at each step."""
         schedule = self.schedule.build(self.learning_rate, steps, steps_per_epoch)
         warmup = round(self.warmup_epochs * steps_per_epoch)
-        if not warmup:
-            return schedule
-        ramp = optax.linear_schedule(0.0, 1.0, warmup)
-        return lambda step: ramp(step) * schedule(step)
+
+        def rate(step):
+            step = jnp.asarray(step, jnp.float32)  # optax mixes it with floats
+            ramp = jnp.minimum(step / warmup, 1.0) if warmup else 1.0
+            return ramp * schedule(step)
+
+        return rate
 
     def build(self, steps: int, steps_per_epoch: int) -> optax.GradientTransformation:
         """The transformation of one group's gradients."""

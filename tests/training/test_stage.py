@@ -4,13 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
-from small_stage import IMAGES, LABELS, ORDER, example, make_stage, start, train
+from small_stage import IMAGES, LABELS, ORDER, init, make_stage, start, train
 
 from kd_jax.data import Augmentation
 from kd_jax.devices import data_mesh
 from kd_jax.methods import Method, SoftTargets, Supervised
-from kd_jax.training import init_network, train_step
+from kd_jax.training import train_step
 
 
 def test_one_step_is_sgd_on_the_methods_gradient():
@@ -37,7 +36,7 @@ def test_one_step_is_sgd_on_the_methods_gradient():
         return 0.1 * hard + 0.9 * 16 * divergence.sum(-1).mean()
 
     params = state.params["student"]
-    loss, grads = jax.value_and_grad(loss_fn)(params)
+    loss, grads = jax.jit(jax.value_and_grad(loss_fn))(params)
     expected = jax.tree.map(lambda p, g: p - 0.05 * (g + 5e-4 * p), params, grads)
     new, metrics = jax.jit(lambda s: train_step(stage, s, frozen, batch))(state)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
@@ -73,8 +72,8 @@ def test_every_part_learns_and_every_term_is_logged(one_device):
 
 
 def test_training_lowers_the_loss():
-    _, metrics = train("jit", 1, 30, method=SoftTargets(hard_weight=1.0, soft_weight=0.0))
-    assert metrics["loss"][-3:].mean() < 0.8 * metrics["loss"][:3].mean()
+    _, metrics = train("jit", 1, 60, method=SoftTargets(hard_weight=0.0, soft_weight=1.0))
+    assert metrics["loss"][-3:].mean() < 0.5 * metrics["loss"][:3].mean()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,15 +97,13 @@ def test_an_online_method_trains_two_roles_in_one_gradient_tree():
     _, _, first = start(make_stage(method=Mutual(), trained=("teacher", "student")), data_mesh(1))
     assert set(state.model_state) == {"teacher", "student"}
     for role in ("teacher", "student"):
-        before = np.asarray(first.params[role]["classifier"]["kernel"])
-        assert np.any(state.params[role]["classifier"]["kernel"] != before)
+        before = np.asarray(first.params[role]["LinearMap_0"]["kernel"])
+        assert np.any(state.params[role]["LinearMap_0"]["kernel"] != before)
     assert np.isfinite(metrics["match"]).all()
 
 
 def test_equal_roles_of_two_stages_start_alike():
-    image = example()["image"]
-    one = init_network(make_stage(), "student", image)
-    other = init_network(make_stage(method=Supervised()), "student", image)
+    one, other = (jax.jit(lambda m=m: init(make_stage(method=m)))() for m in (None, Supervised()))
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
@@ -129,8 +126,8 @@ def test_the_step_compiles_once_and_keeps_the_frozen_network():
     jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(frozen))
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16"])
-def test_low_precision_computes_but_keeps_float32_state(dtype):
-    state, metrics = train("jit", 1, 1, dtype=dtype)
+def test_low_precision_computes_but_keeps_float32_state():
+    with jax.numpy_dtype_promotion("standard"):  # flax' batch norm mixes bfloat16 and float32
+        state, metrics = train("jit", 1, 1, dtype=jnp.bfloat16)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(state.params))
     assert all(np.isfinite(value).all() for value in metrics.values())

@@ -1,0 +1,11 @@
+"""Networks: images to logits, embedding and maps.
+
+`create(name, num_classes=...)` makes a network, `names()` lists them, `register` adds your own.
+"""
+
+from kd_jax.models.convolution import Conv as Conv
+from kd_jax.models.layers import LinearMap as LinearMap
+from kd_jax.models.outputs import Outputs as Outputs
+from kd_jax.models.registry import create as create
+from kd_jax.models.registry import names as names
+from kd_jax.models.registry import register as register

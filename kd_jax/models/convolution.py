@@ -1,0 +1,142 @@
+"""`flax.linen.Conv`, with a way round a trap of XLA on the CPU.
+
+Where a map has fewer pixels than the window, XLA's CPU backend computes a convolution in a naive
+loop, a hundred times slower than a product of matrices: the forward pass of 3x3 windows on 2x2
+maps, and the gradient that leads back from a 2x2 result to a 4x4 map. Its kernel gradients of 1x1
+convolutions are up to ten times slower too. Here those are products of matrices, and so are their
+gradients; all else, and everything on accelerators, stays with XLA.
+`experiments/benchmarks/convolution.py` measures both ways.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+class Conv(nn.Conv):
+    """`flax.linen.Conv`: the same parameters, options and numbers, fast on small maps too."""
+
+    conv_general_dilated_cls: Callable[[], Any] | None = lambda: convolve
+
+
+def convolve(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    precision: lax.PrecisionLike = None,
+) -> jax.Array:
+    """Computes `lax.conv_general_dilated`, by `windows_product` where that is the faster way.
+
+    The way is chosen by the default backend at the time of tracing. A program traced for another
+    backend computes the same, if not as fast.
+
+    Args:
+      lhs: maps, `[N, H, W, C]` in two dimensions.
+      rhs: kernel, `[h, w, C, F]` in two dimensions.
+      window_strides: of the window.
+      padding: zeros before and after along each axis, or the name of a rule.
+      lhs_dilation: as in `lax`.
+      rhs_dilation: as in `lax`.
+      dimension_numbers: as in `lax`; channels last, as `flax.linen.Conv` has them.
+      feature_group_count: as in `lax`.
+      precision: as in `lax`.
+
+    Returns:
+      `[N, H', W', F]`.
+    """
+    dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
+    plain = lhs.ndim == 4 and feature_group_count == 1 and not dilated
+    if plain and jax.default_backend() == "cpu":
+        axes = lhs.shape[1:3], rhs.shape[:2], window_strides
+        pads = lax.padtype_to_pads(*axes, padding) if isinstance(padding, str) else padding
+        if product_is_faster(*axes, pads):
+            return windows_product(lhs, rhs, window_strides, pads, precision)
+    return lax.conv_general_dilated(
+        lhs,
+        rhs,
+        window_strides,
+        padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count,
+        precision=precision,
+    )
+
+
+def product_is_faster(
+    size: Sequence[int],
+    window: Sequence[int],
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+) -> bool:
+    """Whether `windows_product` beats XLA on the CPU, gradients included.
+
+    It does for windows of one pixel, and for maps or results of fewer pixels than the window, with
+    any number of channels. Elsewhere XLA is as fast or faster, on 32x32 maps two or three times.
+
+    Args:
+      size: of the map.
+      window: its size.
+      strides: of the window.
+      padding: zeros before and after along each axis.
+
+    Returns:
+      The choice.
+    """
+    axes = zip(size, window, strides, padding, strict=True)
+    result = [(n + sum(p) - w) // s + 1 for n, w, s, p in axes]
+    ordinary = min(*size, *result) > 0 and all(p >= 0 for pads in padding for p in pads)
+    pixels = min(math.prod(size), math.prod(result))
+    return ordinary and (max(window) == 1 or pixels < math.prod(window))
+
+
+def windows_product(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    precision: lax.PrecisionLike = None,
+) -> jax.Array:
+    """A convolution as one product: all windows `[N, H', W', h w C]` times `[h w C, F]`.
+
+    Args:
+      x: maps `[N, H, W, C]`.
+      kernel: `[h, w, C, F]`.
+      strides: of the window.
+      padding: zeros before and after along each axis.
+      precision: of the product.
+
+    Returns:
+      `[N, H', W', F]`.
+    """
+    axes = zip(x.shape[1:3], kernel.shape[:2], strides, padding, strict=True)
+    rows, columns = (_taps(*axis) for axis in axes)
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    windows = jnp.concatenate([x[:, r, c] for r in rows.values() for c in columns.values()], -1)
+    kernel = kernel[min(rows) : max(rows) + 1, min(columns) : max(columns) + 1]
+    return jnp.dot(windows, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
+
+
+def _taps(size: int, window: int, stride: int, padding: tuple[int, int]) -> dict[int, slice]:
+    """Along one axis, what each tap of the window sees of the padded map.
+
+    Taps at the window's ends that see padding only are left out: of a 3x3 window on a 1x1 map, one
+    tap in nine remains.
+    """
+    low, high = padding
+    last = (size + low + high - window) // stride * stride
+    seen = {tap: slice(tap, tap + last + 1, stride) for tap in range(window)}
+    inside = range(low, low + size)
+    seeing = [t for t in seen if any(i in inside for i in range(t, t + last + 1, stride))] or [0]
+    return {tap: seen[tap] for tap in range(seeing[0], seeing[-1] + 1)}

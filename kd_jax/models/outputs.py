@@ -1,0 +1,22 @@
+"""What every network returns."""
+
+import flax.struct
+import jax
+
+
+@flax.struct.dataclass
+class Outputs:
+    """A network's answer to a batch, with everything that a method may distil from.
+
+    Attributes:
+      logits: `[N, C]` float32, the class scores.
+      embedding: `[N, D]` float32, the globally pooled last map: the papers' f_i, and what the
+        classifier sees.
+      maps: one `[N, H, W, C]` a stage, shallow to deep, after the activation; the stem is no stage.
+      preactivations: the same maps before their activation.
+    """
+
+    logits: jax.Array
+    embedding: jax.Array
+    maps: tuple[jax.Array, ...]
+    preactivations: tuple[jax.Array, ...]

@@ -1,0 +1,142 @@
+"""Residual networks, He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
+
+ResNet-18/34/50/101, and the Wide-ResNet-50-2 of Zagoruyko & Komodakis, BMVC 2016. With
+`stem="cifar"` they are RepDistiller's `models/resnetv2.py` (3x3 stem, stride 1, no pool), with
+`stem="imagenet"` torchvision's (7x7 stem, stride 2, max pool). Bottlenecks are "v1.5": their stride
+is in the 3x3 convolution.
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from kd_jax.errors import UsageError
+from kd_jax.models import layers
+from kd_jax.models.outputs import Outputs
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut; returns their sum, not yet activated."""
+
+    features: int
+    strides: int
+    conv: Any
+    norm: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[N, H, W, C]` to the sum, `[N, H', W', features]`."""
+        y = nn.relu(self.norm()(self.conv(self.features, 3, self.strides)(x)))
+        y = self.norm()(self.conv(self.features, 3)(y))
+        return y + _shortcut(x, y, self)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions and a shortcut; returns their sum, not yet activated."""
+
+    features: int
+    strides: int
+    conv: Any
+    norm: Any
+    widen: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[N, H, W, C]` to the sum, `[N, H', W', 4 features]`."""
+        inner = self.widen * self.features
+        y = nn.relu(self.norm()(self.conv(inner, 1)(x)))
+        y = nn.relu(self.norm()(self.conv(inner, 3, self.strides)(y)))
+        y = self.norm()(self.conv(4 * self.features, 1)(y))
+        return y + _shortcut(x, y, self)
+
+
+def _shortcut(x: jax.Array, y: jax.Array, block: BasicBlock | Bottleneck) -> jax.Array:
+    """`x` itself where it fits the block's result `y`, else its projection."""
+    if block.strides == 1 and x.shape[-1] == y.shape[-1]:
+        return x
+    x = block.conv(y.shape[-1], 1, block.strides, name="shortcut_conv")(x)
+    return block.norm(name="shortcut_norm")(x)
+
+
+class ResNet(nn.Module):
+    """A residual network; its maps are the stages' last blocks.
+
+    Attributes:
+      num_classes: number of logits.
+      blocks: number of blocks of each stage.
+      channels: channels of each stage's 3x3 convolutions; all stages but the first halve the map.
+      block: `BasicBlock`, or `Bottleneck` whose results have four times the channels.
+      stem: "cifar" (3x3, stride 1) or "imagenet" (7x7, stride 2, and a max pool of stride 2).
+      stem_channels: channels of the stem.
+      width: multiplies all channels.
+      dtype: of the computation; parameters, statistics, embedding and logits are float32.
+      axis_name: axis over which batch norm averages, inside `pmap`.
+    """
+
+    num_classes: int
+    blocks: tuple[int, ...] = (2, 2, 2, 2)
+    channels: tuple[int, ...] = (64, 128, 256, 512)
+    block: Any = BasicBlock
+    stem: str = "cifar"
+    stem_channels: int = 64
+    width: float = 1.0
+    dtype: DTypeLike = jnp.float32
+    axis_name: str | None = None
+
+    def __post_init__(self):
+        if self.stem not in _STEMS:
+            raise UsageError(f"stem={self.stem!r} is unknown: choose one of {', '.join(_STEMS)}.")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+        """Computes the outputs for `images [N, H, W, C]`."""
+        layers.check_images("ResNet", images)
+        conv = layers.convolution(self.dtype)
+        norm = layers.batch_norm(train=train, axis_name=self.axis_name)
+
+        x = _STEMS[self.stem](images, layers.scaled(self.stem_channels, self.width), conv, norm)
+        maps, preactivations = [], []
+        for stage, (count, channels) in enumerate(zip(self.blocks, self.channels, strict=True)):
+            for i in range(count):
+                block = self.block(
+                    features=layers.scaled(channels, self.width),
+                    strides=2 if stage > 0 and i == 0 else 1,
+                    conv=conv,
+                    norm=norm,
+                    name=f"stage{stage + 1}_block{i + 1}",
+                )
+                preactivation = block(x)
+                x = nn.relu(preactivation)
+            maps.append(x)
+            preactivations.append(preactivation)
+
+        embedding = layers.global_average(x)
+        logits = layers.LinearMap(self.num_classes, name="classifier")(embedding)
+        return Outputs(logits, embedding, tuple(maps), tuple(preactivations))
+
+
+def _cifar_stem(images, channels, conv, norm):
+    return nn.relu(norm(name="stem_norm")(conv(channels, 3, name="stem_conv")(images)))
+
+
+def _imagenet_stem(images, channels, conv, norm):
+    x = nn.relu(norm(name="stem_norm")(conv(channels, 7, 2, name="stem_conv")(images)))
+    return layers.max_pool(x, 3, strides=2, padding=1)
+
+
+_STEMS = {"cifar": _cifar_stem, "imagenet": _imagenet_stem}
+
+NETWORKS = {
+    "resnet18": functools.partial(ResNet, blocks=(2, 2, 2, 2), block=BasicBlock),
+    "resnet34": functools.partial(ResNet, blocks=(3, 4, 6, 3), block=BasicBlock),
+    "resnet50": functools.partial(ResNet, blocks=(3, 4, 6, 3), block=Bottleneck),
+    "resnet101": functools.partial(ResNet, blocks=(3, 4, 23, 3), block=Bottleneck),
+    "wrn_50_2": functools.partial(
+        ResNet, blocks=(3, 4, 6, 3), block=functools.partial(Bottleneck, widen=2)
+    ),
+}

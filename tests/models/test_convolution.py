@@ -1,0 +1,106 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kd_jax.models import convolution
+from kd_jax.models.convolution import Conv, product_is_faster
+
+
+def _value_and_gradients(module, params, x):
+    def weighted_sum(params, x):
+        y = module.apply(params, x)
+        weights = jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape)
+        return jnp.sum(y.astype(jnp.float32) * weights), y
+
+    (_, y), gradients = jax.value_and_grad(weighted_sum, argnums=(0, 1), has_aux=True)(params, x)
+    return y, gradients
+
+
+def _assert_equal_to_flax(*shapes, tolerance=1e-5, **options):
+    """Same parameters, value and gradients; one compilation for all shapes."""
+    ours, flax = Conv(8, **options), nn.Conv(8, **options)
+    rng = np.random.default_rng(0)
+    cases = []
+    for shape in shapes:
+        x = jnp.asarray(rng.normal(size=shape), jnp.float32)
+        params = [jax.eval_shape(module.init, jax.random.key(1), x) for module in (ours, flax)]
+        assert params[0] == params[1]
+        cases.append((jax.tree.map(lambda p: rng.normal(size=p.shape, scale=0.3), params[0]), x))
+    cases = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), cases)
+    both = jax.jit(
+        lambda cases: [[_value_and_gradients(m, *case) for case in cases] for m in (ours, flax)]
+    )
+    result, expected = both(cases)
+    for a, b in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape
+        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1, np.abs(b).max(initial=0)))
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("window", [1, 3])
+def test_equals_flax(window, strides):
+    sizes = [(1, 1), (2, 2), (3, 3), (4, 4), (1, 5), (2, 3), (7, 2), (9, 9)]
+    _assert_equal_to_flax(
+        *((2, *size, 5) for size in sizes),
+        kernel_size=(window, window),
+        strides=(strides, strides),
+        padding=window // 2,
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": "SAME"},
+        {"padding": "VALID"},
+        {"padding": "CIRCULAR"},
+        {"padding": ((2, 0), (0, 3)), "strides": (2, 1)},
+        {"padding": 3, "strides": (3, 3)},  # the corner windows see padding only
+        {"padding": 1, "use_bias": False, "kernel_init": nn.initializers.ones},
+        {"padding": 1, "dtype": jnp.bfloat16, "tolerance": 2e-2},
+        {"padding": 1, "feature_group_count": 2},
+        {"padding": 2, "kernel_dilation": 2},
+        {"padding": 1, "input_dilation": 2},
+    ],
+    ids=str,
+)
+def test_equals_flax_with_options(options):
+    _assert_equal_to_flax((2, 3, 2, 6), **{"kernel_size": (3, 3), **options})
+
+
+def test_equals_flax_in_one_and_three_dimensions_and_without_batch():
+    _assert_equal_to_flax((2, 2, 6), kernel_size=(3,))
+    _assert_equal_to_flax((2, 2, 2, 2, 6), kernel_size=(3, 3, 3))
+    _assert_equal_to_flax((2, 2, 6), kernel_size=(3, 3))
+
+
+def test_taps_with_a_gap_between_them():
+    # Of a window of 4 at stride 3 on one padded pixel, only the first and the last tap see it.
+    _assert_equal_to_flax((2, 1, 1, 5), kernel_size=(4, 4), strides=(3, 3), padding=3)
+
+
+def test_the_rule():
+    def chosen(size, window, stride=1):
+        pad = window // 2
+        return product_is_faster(
+            (size, size), (window, window), (stride, stride), ((pad, pad), (pad, pad))
+        )
+
+    assert all(chosen(size, 1, stride) for size in (1, 8, 32) for stride in (1, 2))
+    assert chosen(2, 3) and not chosen(3, 3) and not chosen(16, 3)
+    assert chosen(4, 3, stride=2) and not chosen(5, 3, stride=2)
+    assert not product_is_faster((2, 2), (3, 3), (1, 1), ((0, 0), (0, 0)))  # an empty result
+
+
+def test_accelerators_stay_native(monkeypatch):
+    def operations():
+        x = jnp.ones((1, 2, 2, 3))
+        jaxpr = jax.make_jaxpr(lambda x: Conv(4, (3, 3)).init_with_output(jax.random.key(0), x)[0])
+        return str(jaxpr(x))
+
+    assert "conv_general_dilated" not in operations()
+    monkeypatch.setattr(convolution.jax, "default_backend", lambda: "tpu")
+    assert "conv_general_dilated" in operations()
