@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,14 +15,14 @@ USAGE, STOPPED = 2, 143
 """Exit codes: something the user can mend; stopped by a signal, saved, to be started again."""
 
 
-def parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def parse(values: flags.FlagValues) -> None:
     """Parses the command line.
 
     Raises:
         UsageError: for an unknown flag or config key, or a value of the wrong type.
     """
     try:
-        rest = values(list(argv))
+        rest = values(sys.argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise UsageError(f"{_reason(error)} (see --help).") from error
     if len(rest) > 1:

@@ -215,7 +215,7 @@ class Run:
 
     def _meta(self, name: str, provenance: Mapping[str, Any]) -> dict[str, Any]:
         """What a checkpoint says of itself; a run goes on only where all of it is still true."""
-        networks = {role: self._network(name, role) for role in self.stages[name].networks}
+        networks = {role: self._network(name, role) for role in self.stages[name].trained}
         meta = {
             "networks": {
                 role: {"name": n.name, "options": n.options, "resolution": n.resolution}

@@ -7,7 +7,6 @@ value. On several hosts the same command with `--multihost` is started on each.
 """
 
 import sys
-from collections.abc import Sequence
 
 from absl import flags
 from ml_collections import config_flags
@@ -17,7 +16,7 @@ from kd_jax.errors import UsageError
 from kd_jax.pipeline import Run
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Runs the command line; returns the exit code."""
     values = flags.FlagValues()
     config = config_flags.DEFINE_config_file(
@@ -32,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     wants_help = flags.DEFINE_bool("help", False, "Show this text.", flag_values=values)
 
     def train() -> None:
-        cli.parse(values, sys.argv if argv is None else argv)
+        cli.parse(values)
         if wants_help.value:
             print(__doc__, values.main_module_help(), sep="\n")
             return

@@ -11,6 +11,7 @@ from kd_jax import models
 from kd_jax.data import Augmentation, BatchOrder, Views
 from kd_jax.devices import data_mesh, place, replicated
 from kd_jax.methods import HybridOrder
+from kd_jax.models import layers
 from kd_jax.training import (
     EXECUTIONS,
     Stage,
@@ -39,12 +40,8 @@ class Tiny(nn.Module):
     def __call__(self, images, *, train):
         x, maps, before = images.astype(self.dtype), [], []
         for channels in (8, 16):
-            conv = nn.Conv(
-                int(channels * self.width), (3, 3), strides=2, use_bias=False, dtype=self.dtype
-            )
-            x = conv(x)
-            norm = nn.BatchNorm(not train, momentum=0.9, dtype=self.dtype, axis_name=self.axis_name)
-            x = norm(x)
+            x = layers.convolution(self.dtype)(int(channels * self.width), 3, 2)(x)
+            x = layers.batch_norm(train=train, axis_name=self.axis_name)()(x)
             before.append(x)
             x = nn.relu(x)
             maps.append(x)

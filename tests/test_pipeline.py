@@ -89,7 +89,7 @@ def test_a_trained_student_works_anywhere(finished):
     assert np.mean(predicted == images.labels) == pytest.approx(
         summary["stages"][1]["last"]["accuracy"]
     )
-    with pytest.raises(UsageError, match="holds the roles teacher, student, but no 'assistant'"):
+    with pytest.raises(UsageError, match="holds the roles student, but no 'assistant'"):
         load(workdir / "student", role="assistant")
     with pytest.raises(UsageError, match="no finished stage"):
         load(workdir / "nothing")

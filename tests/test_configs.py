@@ -1,0 +1,95 @@
+"""Every config of the project runs, as short as it can be."""
+
+import importlib.util
+import io
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from kd_jax.pipeline import Run
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+ARGUMENTS = {
+    "quickstart.py": ["smoke"],
+    "horkd/cifar100.py": ["smoke", "smoke,student=vgg11,resolution=32,baselines=true"],
+}
+
+
+class Cifar100(tfds.core.GeneratorBasedBuilder):
+    """Noise in the format of TFDS' CIFAR-100; encoded, so that no TensorFlow is needed."""
+
+    VERSION = tfds.core.Version("3.0.2")
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(32, 32, 3)),
+            "label": tfds.features.ClassLabel(num_classes=100),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, _):
+        return {"train": self._generate_examples(200), "test": self._generate_examples(100)}
+
+    def _generate_examples(self, number):
+        rng = np.random.default_rng(number)
+        for i in range(number):
+            file = io.BytesIO()
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(file, "PNG")
+            yield i, {"image": file.getvalue(), "label": i % 100}
+
+
+@pytest.fixture(scope="session")
+def tfds_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    builder = Cifar100(data_dir=str(folder), file_format="array_record")
+    builder.download_and_prepare(file_format="array_record")
+    return str(folder)
+
+
+def get_config(name, argument):
+    spec = importlib.util.spec_from_file_location("config", CONFIGS / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(argument), module.__doc__
+
+
+def test_none_is_forgotten():
+    assert {str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.py")} == set(ARGUMENTS)
+
+
+@pytest.fixture
+def quick_compiler():
+    """What is compiled here runs for a few steps only."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.mark.usefixtures("quick_compiler")
+@pytest.mark.parametrize(
+    ("name", "argument"), [(name, arg) for name, args in ARGUMENTS.items() for arg in args]
+)
+def test_a_smoke_run_goes_through_all_stages(name, argument, tfds_folder, tmp_path):
+    config, doc = get_config(name, argument)
+    assert f"--config=configs/{name}" in doc
+    config = config.to_dict()
+    config["num_devices"] = 1
+    if config["data"]["source"]["name"] == "tfds":
+        config["data"]["source"]["data_dir"] = tfds_folder
+    summary = Run(config, tmp_path).run()
+    assert [stage["name"] for stage in summary["stages"]] == list(config["pipeline"])
+    assert all(np.isfinite(stage["last"]["cross_entropy"]) for stage in summary["stages"])
+
+
+def test_the_full_recipe_is_the_papers():
+    config, _ = get_config("horkd/cifar100.py", None)
+    assert config.pipeline == ("teacher", "assistant", "student")
+    networks = {name: stage.networks.student for name, stage in config.stages.items()}
+    assert [networks[n].name for n in config.pipeline] == ["resnet50", "resnet18", "resnet18"]
+    assert [networks[n].resolution for n in config.pipeline] == [32, 32, 16]
+    method = config.stages.student.method
+    assert (method.pair_weight, method.triplet_weight, method.center_weight) == (0.02, 0.01, 1.0)
