@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from kd_jax.errors import UsageError
@@ -35,6 +36,13 @@ def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
     Each process copies only what its own devices hold.
     """
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def agreed(decision: bool) -> bool:
+    """The first process' decision, in all processes: their clocks differ, their steps must not."""
+    if jax.process_count() == 1:
+        return decision
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(decision)))
 
 
 def check_divisible(batch_size: int, mesh: Mesh, key: str) -> None:

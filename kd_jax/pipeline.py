@@ -308,7 +308,8 @@ class Run:
                 line=line,
                 stop=stop,
             )
-            frozen = {role: variables.pop(role) for role in stage.frozen}
+            frozen = {role: variables[role] for role in stage.frozen}
+            del variables  # the trained networks' first weights; the state has its own
             state, progress = loop.run(state, frozen, self._images("train"), progress)
         return {
             "name": name,

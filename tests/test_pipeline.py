@@ -172,6 +172,13 @@ def test_pmap_runs_the_same_experiment(finished, tmp_path):
         )
 
 
+def test_calls_of_several_steps_as_on_accelerators(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("kd_jax.training.loop.fused_steps", lambda: 3)
+    summary = Run(config(), tmp_path).run()
+    for stage, other in zip(summary["stages"], finished[1]["stages"], strict=True):
+        assert stage["last"] == pytest.approx(other["last"], rel=1e-5)
+
+
 def test_a_loss_that_is_not_finite_stops_with_its_name(tmp_path):
     optimizers = {"default": {"name": "sgd", "learning_rate": 1e30}}
     with pytest.raises(UsageError, match=r"Stage 'teacher': cross_entropy became (nan|inf) at"):

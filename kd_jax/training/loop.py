@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from kd_jax.data import BatchOrder
+from kd_jax.devices import agreed
 from kd_jax.errors import UsageError
 from kd_jax.training.checkpoints import Checkpoints
 from kd_jax.training.execution import RunSteps, chunk, fused_steps
@@ -168,7 +169,7 @@ class Loop:
             step += count
             pending.append((step, metrics))
             drain(1)
-            if time.monotonic() - saved > 60 * self.checkpoint_minutes:
+            if agreed(time.monotonic() - saved > 60 * self.checkpoint_minutes):
                 save()
         self.checkpoints.wait()
         return state, progress
