@@ -10,7 +10,6 @@ for each other, so that other programs slow it more than XLA. PyTorch is optiona
 
 import argparse
 import functools
-import itertools
 import time
 from collections.abc import Callable, Mapping
 from unittest import mock
@@ -24,6 +23,7 @@ from kd_jax.models import convolution
 
 try:
     import torch
+    import torch_loop
 except ImportError:
     torch = None
 
@@ -101,42 +101,12 @@ def _resnet18(size: int, batch: int) -> Callable[[], object]:
 
 
 def _torch_resnet18(size: int, batch: int) -> Callable[[], object]:
-    from torch import nn
-
-    class Block(nn.Module):
-        def __init__(self, before, after, stride):
-            super().__init__()
-            self.body = nn.Sequential(
-                nn.Conv2d(before, after, 3, stride, 1, bias=False),
-                nn.BatchNorm2d(after),
-                nn.ReLU(),
-                nn.Conv2d(after, after, 3, 1, 1, bias=False),
-                nn.BatchNorm2d(after),
-            )
-            self.shortcut = nn.Identity()
-            if stride != 1 or before != after:
-                self.shortcut = nn.Sequential(
-                    nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)
-                )
-
-        def forward(self, x):
-            return torch.relu(self.body(x) + self.shortcut(x))
-
-    widths = [64, 64, 64, 128, 128, 256, 256, 512, 512]
-    network = nn.Sequential(
-        nn.Conv2d(3, 64, 3, 1, 1, bias=False),
-        nn.BatchNorm2d(64),
-        nn.ReLU(),
-        *(Block(a, b, 1 if a == b else 2) for a, b in itertools.pairwise(widths)),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(512, 100),
-    )
+    network = torch_loop.ResNet18()
     images, labels = torch.randn(batch, 3, size, size), torch.zeros(batch, dtype=torch.long)
 
     def step():
         network.zero_grad()
-        nn.functional.cross_entropy(network(images), labels).backward()
+        torch.nn.functional.cross_entropy(network(images)[0], labels).backward()
 
     return step
 

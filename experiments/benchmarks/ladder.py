@@ -1,0 +1,213 @@
+"""A stage taken apart: programs that each add one part of training to the one before."""
+
+import functools
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kd_jax import losses
+from kd_jax.devices import place, replicated, split
+from kd_jax.methods import Adapters
+from kd_jax.pipeline import Run
+from kd_jax.training import (
+    EXECUTIONS,
+    Loop,
+    MetricsLog,
+    Progress,
+    ProgressLine,
+    Stage,
+    StopSignal,
+    TrainState,
+    dataset_statistics,
+    init_network,
+    init_state,
+)
+from kd_jax.training.execution import chunk, fused_steps
+from kd_jax.training.stage import ADAPTERS, named_key
+
+Rung = Callable[[], None]
+
+
+def write_images(path: Path, number: int) -> None:
+    """Random images of CIFAR-100's size and with its classes, as `.npz`."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (number, 32, 32, 3), dtype=np.uint8)
+    np.savez(path, images=images, labels=np.arange(number) % 100)
+
+
+def ladder(run: Run, name: str, steps: int) -> tuple[dict[str, Rung], float | None]:
+    """Makes the programs of a stage; each call runs some steps and waits for them.
+
+    Args:
+        run: has checked and made everything; it does not run itself.
+        name: of a stage with a trained student and a frozen teacher.
+        steps: of one call.
+
+    Returns:
+        The programs by what each adds to the one before: "networks", forward and backward with a
+        cross-entropy; "losses", those of the method instead; "data and views", the batch, its
+        augmentation and every role's resolution; "optimizer", the whole compiled step, so the
+        update, the metrics and the transfer of the indices; "loop", the host's loop.
+        And the operations that the networks take in a step on each device, if XLA can say.
+    """
+    stage, order = run.stages[name], run.order
+    whole, batches = replicated(run.mesh), split(run.mesh)
+    images = {"image": place(run.train.images, whole), "label": place(run.train.labels, whole)}
+    fresh, frozen = _start(stage, run, images)
+    index = place(order(0), batches)
+    batch = {key: jax.device_put(array[index], batches) for key, array in images.items()}
+    views = jax.jit(stage.views.evaluation, out_shardings=batches)(batch["image"])
+
+    networks = jax.jit(functools.partial(_gradients, stage, _cross_entropy))
+    method = jax.jit(functools.partial(_gradients, stage, _method(stage)))
+    viewed = jax.jit(functools.partial(_viewed, stage))
+    run_steps = EXECUTIONS["jit"](stage, run.mesh)
+    state = fresh()
+    ready = state, frozen, views, {**batch, "index": index}
+    # of the program as written: in the compiled one a GPU's convolutions are opaque calls
+    cost = networks.lower(*ready).cost_analysis() or {}
+    flops = cost["flops"] / run.mesh.size if "flops" in cost else None
+    return {
+        "networks": lambda: _repeat(steps, networks, *ready),
+        "losses": lambda: _repeat(steps, method, *ready),
+        "data and views": lambda: _repeat(steps, viewed, state, frozen, images, index),
+        "optimizer": _stepping(run, run_steps, steps, fresh(), frozen, images),
+        "loop": _looping(run, run_steps, steps, fresh(), frozen, images),
+    }, flops
+
+
+def _start(stage: Stage, run: Run, images) -> tuple[Callable[[], TrainState], dict[str, Any]]:
+    """A function that makes first states, and the variables of the frozen networks."""
+    whole, size = replicated(run.mesh), run.mesh.size
+    example = {key: array[:size] for key, array in images.items()}
+    example["index"] = np.arange(size, dtype=np.int32)
+
+    def networks():
+        return {role: init_network(stage, role, example["image"]) for role in stage.networks}
+
+    variables = jax.jit(networks, out_shardings=whole)()
+    frozen = {role: variables[role] for role in stage.frozen}
+    few = {key: array[:1000] for key, array in images.items()}  # random images are all alike
+    statistics = dataset_statistics(stage, frozen, few, run.order.batch_size, run.mesh)
+    state = jax.jit(functools.partial(init_state, stage), out_shardings=whole)
+    return lambda: state(variables, example, statistics), frozen
+
+
+def _repeat(steps: int, program: Callable[..., Any], *arguments) -> None:
+    """Calls a program as the loop does: one call is under way while the next is made.
+
+    On the CPU each is waited for: calls that do not need each other's results, as steps do, would
+    run at the same time there and look faster than they are.
+    """
+    pending, keep = deque(), 0 if jax.default_backend() == "cpu" else 1
+    for _ in range(steps):
+        pending.append(program(*arguments))
+        if len(pending) > keep:
+            jax.block_until_ready(pending.popleft())
+    jax.block_until_ready(pending)
+
+
+def _gradients(stage: Stage, objective, state: TrainState, frozen, views, batch):
+    """Forward pass of both networks and backward pass of the student's."""
+
+    def loss_fn(params):
+        student, model_state = stage.networks["student"].apply(
+            {"params": params["student"], **state.model_state["student"]},
+            views["student"],
+            train=True,
+            mutable=list(state.model_state["student"]),
+        )
+        teacher = stage.networks["teacher"].apply(frozen["teacher"], views["teacher"], train=False)
+        loss, rest = objective(params, state, {"student": student, "teacher": teacher}, batch)
+        return loss, (loss, rest, model_state)
+
+    return jax.grad(loss_fn, has_aux=True)(state.params)
+
+
+def _cross_entropy(params, state, outputs, batch):
+    del params, state
+    loss = losses.cross_entropy(outputs["student"].logits, batch["label"]).mean()
+    return loss, (outputs["teacher"].logits, outputs["teacher"].embedding)  # or it is left out
+
+
+def _method(stage: Stage):
+    def objective(params, state, outputs, batch):
+        adapters = Adapters(params[ADAPTERS], state.method_state)
+        loss, terms, _ = stage.method(adapters, outputs, batch)
+        return loss, terms
+
+    return objective
+
+
+def _viewed(stage: Stage, state: TrainState, frozen, images, index):
+    batch = {"image": images["image"][index], "label": images["label"][index], "index": index}
+    key = jax.random.fold_in(named_key(stage.seed, "step"), state.step)
+    rows = jnp.arange(len(index), dtype=jnp.int32)
+    views = stage.views.training(key, batch["image"], rows)
+    return _gradients(stage, _method(stage), state, frozen, views, batch)
+
+
+def _stepping(run: Run, run_steps, steps: int, state, frozen, images) -> Rung:
+    count = chunk(0, steps, 0, fused_steps())
+    indices = np.stack([run.order(step) for step in range(count)])
+
+    def rung():
+        nonlocal state
+        pending = deque()
+        for done in range(0, steps, count):
+            state, metrics = run_steps(state, frozen, images, indices[: steps - done])
+            pending.append(metrics)
+            if len(pending) > 1:
+                jax.block_until_ready(pending.popleft())
+        jax.block_until_ready((state, pending))
+
+    return rung
+
+
+class _Unsaved:
+    """In place of `Checkpoints`: a round of the benchmark is no epoch."""
+
+    latest = None
+
+    def save(self, *args):
+        pass
+
+    def wait(self):
+        pass
+
+    def stop_requested(self, step):
+        return False
+
+
+def _looping(run: Run, run_steps, steps: int, state, frozen, images) -> Rung:
+    progress, end = Progress(), 0
+    log = MetricsLog(run.workdir / "metrics.jsonl", step=0, enabled=False)
+    line = ProgressLine("benchmark", steps, run.order.batch_size, enabled=False)
+
+    def rung():
+        nonlocal state, progress, end
+        end += steps
+        with StopSignal() as stop:
+            loop = Loop(
+                name="benchmark",
+                run_steps=run_steps,
+                order=run.order,
+                steps=end,
+                evaluate_every=steps,
+                evaluate=lambda _: {"accuracy": 0.0},
+                learning_rate=lambda _: 0.0,
+                checkpoints=_Unsaved(),
+                checkpoint_minutes=1e9,
+                meta={},
+                log=log,
+                line=line,
+                stop=stop,
+            )
+            state, progress = loop.run(state, frozen, images, progress)
+
+    return rung

@@ -1,0 +1,159 @@
+"""HORKD's stage in plain PyTorch, as one would write it there: what the benchmarks compare with."""
+
+import itertools
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - PyTorch's own way
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    def __init__(self, before: int, after: int, stride: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(before, after, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.ReLU(),
+            nn.Conv2d(after, after, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(after),
+        )
+        self.shortcut = nn.Identity()
+        if stride != 1 or before != after:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)
+            )
+
+    def forward(self, x):
+        """Maps `[N, C, H, W]`."""
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 with the CIFAR stem."""
+
+    def __init__(self, num_classes: int = 100, width: float = 1.0):
+        super().__init__()
+        widths = [max(1, round(width * c)) for c in (64, 64, 64, 128, 128, 256, 256, 512, 512)]
+        strides = (1, 1, 2, 1, 2, 1, 2, 1)
+        blocks = zip(itertools.pairwise(widths), strides, strict=True)
+        self.body = nn.Sequential(
+            nn.Conv2d(3, widths[0], 3, 1, 1, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(),
+            *(Block(before, after, stride) for (before, after), stride in blocks),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        self.classifier = nn.Linear(widths[-1], num_classes)
+
+    def forward(self, images):
+        """Logits and embedding of images `[N, 3, H, W]`."""
+        embedding = self.body(images)
+        return self.classifier(embedding), embedding
+
+
+def hybrid_order(student, teacher, centers, *, feature, pair, triplet, center):
+    """HORKD's terms (eq. 8) of embeddings `[N, D]`, averaged over their tuples as in kd_jax."""
+    return (
+        feature * (student - teacher).abs().sum(1).mean()
+        + pair * _pairs(student, teacher)
+        + triplet * _triplets(student, teacher)
+        + center * (_distances(student, centers) - _distances(teacher, centers)).square().mean()
+    )
+
+
+def _distances(a, b):
+    squares = a.square().sum(1)[:, None] + b.square().sum(1)[None] - 2 * a @ b.T
+    return squares.clamp(min=1e-12).sqrt()
+
+
+def _pairs(student, teacher):
+    distinct = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
+
+    def normalised(x):
+        distances = _distances(x, x)[distinct]
+        return distances / distances.mean()
+
+    return (normalised(student) - normalised(teacher)).square().mean()
+
+
+def _triplets(student, teacher):
+    def cosines(x):  # [j, i, k], 0 where j is i or k
+        sides = F.normalize(x[None] - x[:, None], dim=2)
+        return sides @ sides.transpose(1, 2)
+
+    n = len(student)
+    terms = F.smooth_l1_loss(cosines(student), cosines(teacher), reduction="sum")
+    return terms / (n * (n - 1) * (n - 2))  # where i is k both cosines are 1
+
+
+def training(
+    images: np.ndarray,
+    labels: np.ndarray,
+    batches: Callable[[int], np.ndarray],
+    weights: Mapping[str, float],
+    *,
+    width: float,
+    resolution: int,
+    bfloat16: bool,
+    steps: int,
+) -> Callable[[], None]:
+    """Makes a function that trains some steps: crop, flip, views, both networks, loss, SGD.
+
+    Args:
+        images: uint8 `[N, H, W, 3]`; the teacher sees this size.
+        labels: `[N]`.
+        batches: the indices of each step's batch.
+        weights: of `hybrid_order`'s terms.
+        width: of both networks.
+        resolution: of what the student sees.
+        bfloat16: computes in it, where PyTorch's autocast does.
+        steps: of one call.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    form = torch.channels_last if device == "cuda" else torch.contiguous_format
+    torch.backends.cudnn.benchmark = True
+    x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)
+    y = torch.from_numpy(np.asarray(labels, np.int64)).to(device)
+    student, teacher = (ResNet18(100, width).to(device, memory_format=form) for _ in range(2))
+    teacher.eval().requires_grad_(False)
+    rule = torch.optim.SGD(student.parameters(), 1e-4, momentum=0.9, weight_decay=5e-4)
+    centers = torch.randn(100, student.classifier.in_features, device=device)
+    size, cast = x.shape[-1], torch.autocast(device, torch.bfloat16, enabled=bfloat16)
+    grid, numbers = torch.arange(size, device=device), itertools.count()
+
+    def augmented(batch):
+        n = len(batch)
+        rows, columns = torch.randint(0, 9, (2, n, 1), device=device) + grid
+        columns = torch.where(torch.rand(n, 1, device=device) < 0.5, columns.flip(1), columns)
+        padded = F.pad(batch.float(), (4, 4, 4, 4)).permute(0, 2, 3, 1)
+        each = torch.arange(n, device=device)[:, None, None]
+        return padded[each, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
+
+    def view(batch, size):
+        if batch.shape[-1] != size:
+            batch = F.interpolate(batch, (size, size), mode="bicubic", antialias=True)
+        return ((batch / 255 - 0.5) / 0.25).contiguous(memory_format=form)
+
+    def rung():
+        total = torch.zeros((), device=device)
+        for _ in range(steps):
+            index = torch.from_numpy(batches(next(numbers))).to(device)
+            batch = augmented(x[index])
+            with cast:
+                with torch.no_grad():
+                    _, target = teacher(view(batch, size))
+                logits, embedding = student(view(batch, resolution))
+            loss = F.cross_entropy(logits.float(), y[index])
+            loss = loss + hybrid_order(embedding.float(), target.float(), centers, **weights)
+            rule.zero_grad()
+            loss.backward()
+            rule.step()
+            total += loss.detach()
+        total.item()  # waits
+
+    return rung

@@ -1,0 +1,152 @@
+"""What the scripts of the papers' tables share: single stages of a config, and Markdown tables.
+
+A script trains every cell of its table as a run of its own, of one stage. A teacher that several
+cells share is trained once, and the cells name its folder.
+"""
+
+import argparse
+import json
+import runpy
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from kd_jax.errors import UsageError
+from kd_jax.files import PathLike, folder, write_atomically
+from kd_jax.pipeline import Run
+
+ROOT = Path(__file__).parents[1]
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command in one sentence, as `python -m kd_jax.train` does."""
+
+    def __init__(self, doc: str):
+        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+        self.add_argument("--workdir", required=True, help="folder of the runs and of table.md")
+
+    def error(self, message: str):
+        """See `argparse`."""
+        raise UsageError(f"{message} (see --help).")
+
+
+def choices(text: str, known: Iterable[str], option: str) -> list[str]:
+    """The names of a comma-separated list, all of them known."""
+    names = [name for name in text.split(",") if name]
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        what = f"{unknown[0]!r} is unknown" if unknown else "it is empty"
+        raise UsageError(f"{option}={text}: {what}; choose among {', '.join(known)}.")
+    return names
+
+
+# -------------------------------------------------------------------------------------- runs
+
+
+def load_config(reference: str) -> ConfigDict:
+    """The config of `FILE.py` or `FILE.py:ARGUMENT`."""
+    path, _, argument = reference.partition(":")
+    try:
+        get_config = runpy.run_path(path)["get_config"]
+    except (OSError, KeyError, SyntaxError) as error:
+        raise UsageError(
+            f"{path} cannot be read as a config ({error}): name a file with get_config, such as"
+            " configs/quickstart.py."
+        ) from error
+    return get_config(argument) if argument else get_config()
+
+
+def one_stage(
+    config: ConfigDict,
+    stage: str,
+    *,
+    teacher: epath.Path | None = None,
+    method: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A config that trains a single stage of another.
+
+    Args:
+        config: of the whole chain.
+        stage: name of the stage.
+        teacher: folder of the finished stage that its frozen teacher comes from; None leaves the
+            stage without a teacher.
+        method: what it minimises; None leaves the stage's own.
+    """
+    values = config.to_dict()
+    if stage not in values["stages"]:
+        known = ", ".join(values["stages"])
+        raise UsageError(f"The config has no stage {stage!r}: its stages are {known}.")
+    chosen = values["stages"][stage]
+    networks = {"student": chosen["networks"]["student"]}
+    if teacher is not None:
+        networks["teacher"] = {**chosen["networks"]["teacher"], "init_from": str(teacher)}
+    chosen["networks"] = networks
+    if method is not None:
+        chosen["method"] = dict(method)
+    return {**values, "stages": {stage: chosen}, "pipeline": (stage,)}
+
+
+class Result(NamedTuple):
+    """What a table needs to know of a finished stage."""
+
+    network: str
+    resolution: int
+    accuracy: float
+    seconds: float
+    device: str
+    folder: epath.Path
+
+
+def run(config: Mapping[str, Any], workdir: PathLike) -> Result:
+    """Trains the one stage of a config, or reads what an earlier call has found."""
+    workdir = folder(workdir)
+    done, summary = workdir / "results.json", None
+    if done.exists():  # a finished table is then printed without reading the images again
+        found = json.loads(done.read_text())
+        if found["config"] == json.loads(json.dumps(config)):
+            summary = found
+    if summary is None:
+        summary = Run(config, workdir).run()
+    (stage,), device = summary["stages"], summary["device"]
+    return Result(
+        stage["network"],
+        stage["resolution"],
+        stage["last"]["accuracy"],
+        stage["seconds"],
+        f"{device['count']} x {device['kind']} ({device['platform']})",
+        workdir / stage["name"],
+    )
+
+
+# ------------------------------------------------------------------------------------ tables
+
+
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """Mean and standard deviation (of a sample, so by N - 1) of fractions, in per cent."""
+    mean = f"{100 * statistics.mean(values):.2f}"
+    return f"{mean} ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else mean
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A Markdown table that reads well on a terminal too; the first `left` columns are words."""
+    rows = [columns, *rows]
+    widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(columns))]
+    rule = ["-" * w if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+
+    def line(cells):
+        pairs = enumerate(zip(cells, widths, strict=True))
+        padded = (cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in pairs)
+        return f"| {' | '.join(padded)} |"
+
+    return "\n".join([line(columns), line(rule), *map(line, rows[1:])])
+
+
+def write(text: str, workdir: PathLike) -> None:
+    """Keeps a table as `table.md`."""
+    place = folder(workdir)
+    place.mkdir(parents=True, exist_ok=True)
+    write_atomically(place / "table.md", text + "\n")

@@ -1,0 +1,123 @@
+import dataclasses
+import io
+import pathlib
+
+import numpy as np
+import pytest
+import small_stage
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from kd_jax import models
+
+# the configs' smoke runs ask for a twentieth of the width, which leaves "tiny" nothing
+models.register("narrow", lambda width, **options: small_stage.Tiny(width=1.0, **options))
+
+
+class Cifar100(tfds.core.GeneratorBasedBuilder):
+    """A few images in the shape of the real set, already encoded so that TensorFlow is not used."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(32, 32, 3)),
+            "label": tfds.features.ClassLabel(num_classes=100),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, _):
+        return {"train": self._generate_examples(128), "test": self._generate_examples(64)}
+
+    def _generate_examples(self, number):
+        for i in range(number):
+            file = io.BytesIO()
+            Image.fromarray(np.full((32, 32, 3), i, np.uint8)).save(file, "PNG")
+            yield i, {"image": file.getvalue(), "label": i % 100}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    builder = Cifar100(data_dir=str(folder), file_format="array_record")
+    builder.download_and_prepare(file_format="array_record")
+    return str(folder)
+
+
+@pytest.fixture
+def table1(script, monkeypatch):
+    """The script with the network "narrow" in place of the paper's."""
+    module = script("horkd_table1.py")
+    cells = {
+        name: dataclasses.replace(cell, student="narrow" if cell.student else None)
+        for name, cell in module.CELLS.items()
+    }
+    monkeypatch.setattr(module, "CELLS", cells)
+    monkeypatch.setattr(module, "TEACHER", "narrow")
+    return module
+
+
+def rows(text):
+    lines = [line for line in text.splitlines() if line.startswith("|")][2:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {name: rest for name, *rest in cells}
+
+
+@pytest.mark.usefixtures("one_device")
+def test_runs_cells_beside_the_papers_and_shares_their_teachers(
+    table1, data_dir, tmp_path, capsys, monkeypatch
+):
+    options = [f"--workdir={tmp_path}", f"--data_dir={data_dir}", "--smoke", "--dtype=float32"]
+    assert table1.main([*options, "--cells=OUR-16-R"]) == 0
+    before = rows(capsys.readouterr().out)
+    kept = (tmp_path / "OUR-16-R/results.json").stat().st_mtime_ns
+    assert table1.main([*options, "--cells=KD,OUR-16-R"]) == 0  # more cells, later
+    assert (tmp_path / "OUR-16-R/results.json").stat().st_mtime_ns == kept
+    printed = capsys.readouterr().out
+    found = rows(printed)
+    assert {name: row[3] for name, row in found.items()} == {
+        "FitNet": "70.08",
+        "Attention": "72.68",
+        "RKD": "72.97",
+        "KD": "74.26",
+        "OUR-32-V": "73.54",
+        "OUR-16-V": "69.87",
+        "OUR-32-R": "76.68",
+        "OUR-16-R": "74.65",
+        "Teacher": "77.76",
+        **dict.fromkeys(
+            ("ALONE-16-V", "DIRECT-16-V", "ALONE-16-R", "DIRECT-16-R"), "not in the paper"
+        ),
+    }
+    trained = {"KD", "OUR-16-R", "OUR-32-R", "Teacher"}  # what the cells need is trained too
+    assert {name for name, row in found.items() if row[0] == "narrow"} == trained
+    assert {name: found[name] for name in trained - {"KD"}} == {
+        name: before[name] for name in trained - {"KD"}
+    }
+    assert {path.parent.name for path in tmp_path.glob("*/results.json")} == trained
+    assert found["OUR-16-R"][1] == "16x16"
+    assert found["FitNet"] == ["-", "-", "-", "70.08", "-", "-"]
+    accuracy, paper, difference = (float(x) for x in found["KD"][2:5])
+    assert difference == pytest.approx(accuracy - paper, abs=0.011)
+    assert "Seed 0, 1 x cpu (cpu); recipe: dtype=float32, smoke" in printed
+    assert pathlib.Path(tmp_path, "table.md").read_text().strip() == printed.strip()
+
+    monkeypatch.setattr("tables.Run.run", None)
+    assert table1.main([*options, "--cells=Teacher"]) == 0
+    assert table1.main([*options, "--cells=Teacher", "--seed=1"]) == 2
+    assert "seed was 0, is 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--cells=OUR-8-R"], "'OUR-8-R' is unknown; choose among KD, OUR-32-V"),
+        (["--cells=FitNet"], "'FitNet' is unknown"),
+        (["--epochs=few"], "argument --epochs: invalid int value: 'few'"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(table1, tmp_path, capsys, options, says):
+    assert table1.main([f"--workdir={tmp_path}", *options]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
