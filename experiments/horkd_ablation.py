@@ -26,7 +26,7 @@ from typing import Any
 
 import tables
 
-from kd_jax import cli
+from kd_jax import cli, report
 from kd_jax.errors import UsageError
 from kd_jax.files import folder
 
@@ -135,7 +135,7 @@ def table(
     columns = ("orders", "network", "accuracy [%]", f"above {BASELINE}", "seconds")
     weights = ", ".join(f"{term} {getattr(args, name):g}" for term, (name, _) in TERMS.items())
     return (
-        f"{tables.markdown(columns, rows, left=2)}\n\n"
+        f"{report.markdown(columns, rows, left=2)}\n\n"
         f"Top-1 on the test images after the last epoch of {args.config}, mean ± standard"
         f" deviation over the seeds {', '.join(map(str, seeds))}, {', '.join(sorted(devices))}."
         f"\n{BASELINE}: cross-entropy alone; it is part of every row. Weights: {weights}. The"

@@ -25,7 +25,7 @@ from typing import Any
 
 import tables
 
-from kd_jax import cli
+from kd_jax import cli, report
 from kd_jax.files import folder
 
 TEACHER = "resnet50"
@@ -82,7 +82,7 @@ def _run(argv: Sequence[str] | None) -> None:
     parser.add_argument("--width", type=float, help="of all networks (default: the paper's)")
     parser.add_argument("--epochs", type=int, help="of every stage (default: 200)")
     parser.add_argument("--dtype", help="of the computation (default: bfloat16)")
-    parser.add_argument("--l1", type=float, help="weight of eq. 2 (default: 1)")
+    parser.add_argument("--l1", type=float, help="weight of eq. 2 (default: 0)")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
     parser.add_argument("--cells", default=",".join(ready), help="of %(default)s")
     parser.add_argument("--smoke", action="store_true", help="as short as possible, to try it out")
@@ -141,7 +141,7 @@ def table(results: Mapping[str, tables.Result], args: argparse.Namespace) -> str
     devices = ", ".join(sorted({found.device for found in results.values()}))
     recipe = ", ".join(_options(args)) or "the config's own"
     return (
-        f"{tables.markdown((*columns, 'seconds'), rows, left=2)}\n\n"
+        f"{report.markdown((*columns, 'seconds'), rows, left=2)}\n\n"
         f"CIFAR-100 top-1 on the test images after the last epoch. Seed {args.seed}, {devices};"
         f" recipe: {recipe}.\nSeconds are a cell's own: its teacher and assistant count in theirs."
         " FitNet, Attention and RKD wait for their losses."

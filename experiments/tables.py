@@ -131,20 +131,6 @@ def mean_and_deviation(values: Sequence[float]) -> str:
     return f"{mean} ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
-def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table that reads well on a terminal too; the first `left` columns are words."""
-    rows = [columns, *rows]
-    widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(columns))]
-    rule = ["-" * w if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-
-    def line(cells):
-        pairs = enumerate(zip(cells, widths, strict=True))
-        padded = (cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in pairs)
-        return f"| {' | '.join(padded)} |"
-
-    return "\n".join([line(columns), line(rule), *map(line, rows[1:])])
-
-
 def write(text: str, workdir: PathLike) -> None:
     """Keeps a table as `table.md`."""
     place = folder(workdir)

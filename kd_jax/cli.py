@@ -11,8 +11,8 @@ from absl import flags, logging
 from kd_jax.errors import UsageError
 from kd_jax.training import Stopped
 
-USAGE, STOPPED = 2, 143
-"""Exit codes: something the user can mend; stopped by a signal, saved, to be started again."""
+USAGE = 2
+"""Exit code for something that the user can mend."""
 
 
 def parse(values: flags.FlagValues) -> None:
@@ -23,7 +23,7 @@ def parse(values: flags.FlagValues) -> None:
     """
     try:
         rest = values(sys.argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except Exception as error:  # whatever a config file raises, too
         raise UsageError(f"{_reason(error)} (see --help).") from error
     if len(rest) > 1:
         raise UsageError(f"{' '.join(rest[1:])} is not understood: options start with two dashes.")
@@ -33,6 +33,8 @@ def config_dict(config: flags.FlagHolder) -> dict[str, Any]:
     """The values of a parsed `--config` as plain dictionaries."""
     try:
         return config.value.to_dict()
+    except AttributeError as error:
+        raise UsageError("--config: get_config must return a ConfigDict.") from error
     except OSError as error:  # absl keeps the failure to load a file until the value is used
         reason = str(error).strip().splitlines()[-1].strip()
         raise UsageError(f"--config cannot be read: {reason}.") from error
@@ -43,6 +45,8 @@ def _reason(error: Exception) -> str:
     text = " ".join(map(str, error.args)) or repr(error)
     if "Traceback" in text:
         return "--config: " + text.strip().splitlines()[-1].partition("Error: ")[2]
+    if key := re.fullmatch(r"\W*(\w+)\W*", text):  # ml-collections says no more than its name
+        return f"--config has no key {key[1]!r}: its keys stand in the config file"
     if hint := re.search(r'Did you mean "(\w+)" instead of "(\w+)"', text):
         return f"--config has no key {hint[2]!r}: did you mean {hint[1]!r}?"
     return " ".join(text.split())
@@ -73,5 +77,5 @@ def command(main: Callable[[], None]) -> int:
         return USAGE
     except Stopped as stopped:
         print(f"stopped: {stopped}; the same command goes on from there", file=sys.stderr)
-        return STOPPED
+        return 128 + stopped.number  # as the shell has it: 143 for SIGTERM, 130 for Ctrl-C
     return 0

@@ -1,94 +1,16 @@
-"""From a config's dictionaries to checked specifications: no key is unknown, none unused."""
+"""What a config says: the specification of an experiment, its stages and their networks."""
 
 import dataclasses
-import difflib
-import types
-import typing
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from kd_jax.building import Values, build, choose, one_of
 from kd_jax.data import SOURCES, Augmentation, Source, check_filter
 from kd_jax.errors import UsageError
 from kd_jax.methods import METHODS, Method
 from kd_jax.training import EXECUTIONS, OPTIMIZERS, SCHEDULES, Optimizer
-
-Values = Mapping[str, Any]
-
-
-def one_of(value: str, known, where: str) -> str:
-    """Returns `value` if it is known; else raises `UsageError` with the nearest choices first."""
-    if value in known:
-        return value
-    close = difflib.get_close_matches(str(value), known, n=3)
-    choices = ", ".join([*close, *sorted(set(known) - set(close))])
-    raise UsageError(f"{where} = {value!r} is unknown: choose one of {choices}.")
-
-
-def _is(value: Any, kind: Any) -> bool:
-    """Whether a value is of an annotated type; a tuple's items are checked too."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        return any(_is(value, argument) for argument in arguments)
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_is(item, arguments[0]) for item in value)
-    if origin is not None or not isinstance(kind, type):
-        return True
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
-
-
-def build(cls: type, values: Values, where: str) -> Any:
-    """Makes a dataclass of a config's values.
-
-    Args:
-        cls: the dataclass; its annotations say what each key must be.
-        values: the config's keys; a list stands for a tuple.
-        where: the config key that the values stand under, to name in errors.
-
-    Raises:
-        UsageError: if a key is unknown or missing, or a value is not of its type or range.
-    """
-    kinds = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    for key, value in values.items():
-        if key not in fields:
-            close = difflib.get_close_matches(key, fields, n=3)
-            choices = ", ".join([*close, *sorted(set(fields) - set(close))]) or "none"
-            raise UsageError(
-                f"{where}.{key} is not used by {cls.__name__}: its keys are {choices}."
-            )
-        if not _is(value, kinds[key]):
-            kind = fields[key].type
-            name = kind.__name__ if isinstance(kind, type) else kind
-            raise UsageError(f"{where}.{key} = {value!r} must be {name}.")
-    for name, field in fields.items():
-        required = field.default is field.default_factory is dataclasses.MISSING
-        if required and name not in values:
-            raise UsageError(f"{where}.{name} is missing: give it a value.")
-    try:
-        return cls(**values)
-    except UsageError:
-        raise
-    except ValueError as error:
-        raise UsageError(f"{where}: {error}.") from error
-
-
-def choose(table: Mapping[str, type], values: Values, where: str, **parts: Any) -> Any:
-    """Makes the class that `values["name"]` names in a table, of the other values.
-
-    Args:
-        table: classes by name.
-        values: the config's keys, `name` among them.
-        where: the config key that the values stand under.
-        **parts: fields that have been made already.
-    """
-    values = dict(values)
-    if "name" not in values:
-        raise UsageError(f"{where}.name is missing: choose one of {', '.join(sorted(table))}.")
-    cls = table[one_of(values.pop("name"), table, f"{where}.name")]
-    return build(cls, values | parts, where)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +68,11 @@ class NetworkSpec:
     def __post_init__(self):
         if self.init_checkpoint not in ("last", "best"):
             raise ValueError("init_checkpoint must be 'last' or 'best'")
+        for option in ("num_classes", "axis_name"):
+            if option in self.options:
+                raise ValueError(f"options.{option} is set by the run: leave it out")
+        if self.init_from is None and (self.init_role, self.init_checkpoint) != ("student", "last"):
+            raise ValueError("init_role and init_checkpoint are not used without init_from")
         if self.init_from is None and (self.frozen or self.name is None):
             needs = "a frozen network" if self.frozen else "a network without a name"
             raise ValueError(f"{needs} needs init_from, the stage that its weights come from")
@@ -154,6 +81,9 @@ class NetworkSpec:
 @dataclasses.dataclass(frozen=True)
 class StageSpec:
     """One stage: `config.stages.STAGE`.
+
+    The network whose accuracy the stage is judged by has the role `student`, in the stage that
+    trains a teacher too.
 
     Attributes:
         networks: by role; the roles are the method's.
@@ -176,8 +106,11 @@ class StageSpec:
                 f"the networks are {', '.join(sorted(self.networks))}, but"
                 f" {type(self.method).__name__} needs {', '.join(roles)}"
             )
-        if self.networks["student"].frozen:
-            raise ValueError("networks.student.frozen is set, but a stage trains its student")
+        for role, network in self.networks.items():
+            frozen = role in self.method.frozen_roles
+            if network.frozen != frozen and (frozen or role == "student"):
+                name = type(self.method).__name__
+                raise ValueError(f"networks.{role}.frozen must be {frozen} for {name}")
         groups = {"default", "adapters", *self.trained}
         for group in self.optimizers:
             if group not in groups:
@@ -186,8 +119,8 @@ class StageSpec:
                 )
         if "default" not in self.optimizers:
             raise ValueError("optimizers.default is missing")
-        if not (self.epochs > 0 and self.evaluate_every > 0):
-            raise ValueError("epochs and evaluate_every must be greater than 0")
+        if not (0 < self.epochs < math.inf and self.evaluate_every > 0):
+            raise ValueError("epochs and evaluate_every must be greater than 0, epochs finite")
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -221,6 +154,11 @@ class Experiment:
 
     def __post_init__(self):
         one_of(self.execution, EXECUTIONS, "execution")
+        if not (self.seed >= 0 and self.checkpoint_minutes > 0):
+            raise ValueError("seed must be 0 or more, checkpoint_minutes greater than 0")
+        for name in self.stages:
+            if not re.fullmatch(r"[\w-]+", name):
+                raise ValueError(f"stages.{name}: a stage's name is letters, digits, _ and -")
         for name in self.pipeline:
             one_of(name, self.stages, "pipeline")
         if len(set(self.pipeline)) < len(self.pipeline) or not self.pipeline:
@@ -237,6 +175,12 @@ class Experiment:
                     raise ValueError(
                         f"stages.{name}.networks.{role}.init_from = {source!r} runs no earlier"
                         f" than {name!r}: move it forward in pipeline"
+                    )
+                if source in self.stages and network.init_role not in self.stages[source].trained:
+                    raise ValueError(
+                        f"stages.{name}.networks.{role}.init_role = {network.init_role!r} is not"
+                        f" trained by {source!r}, which trains"
+                        f" {', '.join(self.stages[source].trained)}"
                     )
 
 

@@ -16,7 +16,13 @@ def data_mesh(num_devices: int | None = None) -> Mesh:
     The axis is `Auto`: XLA places the collectives, so losses that couple the batch and batch norm
     see the global batch without a word in their code.
     """
-    devices = jax.devices()[:num_devices]
+    available = jax.devices()
+    if num_devices is not None and not 1 <= num_devices <= len(available):
+        raise UsageError(
+            f"num_devices = {num_devices} is impossible: choose 1 to {len(available)}, or None for"
+            " all."
+        )
+    devices = available[:num_devices]
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
@@ -38,11 +44,12 @@ def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
-def agreed(decision: bool) -> bool:
-    """The first process' decision, in all processes: their clocks differ, their steps must not."""
+def any_process(*decisions: bool) -> tuple[bool, ...]:
+    """Each decision, if any process has made it: clocks and signals differ, steps must not."""
     if jax.process_count() == 1:
-        return decision
-    return bool(multihost_utils.broadcast_one_to_all(np.asarray(decision)))
+        return decisions
+    everyone = multihost_utils.process_allgather(np.asarray(decisions))
+    return tuple(everyone.any(axis=0).tolist())
 
 
 def check_divisible(batch_size: int, mesh: Mesh, key: str) -> None:

@@ -1,6 +1,8 @@
 """A chain of stages: teacher, assistant, student. Each runs in its own folder, and only once."""
 
+import copy
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -9,13 +11,14 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import multihost_utils
 
-from kd_jax import models, report
-from kd_jax.config import NetworkSpec, experiment
-from kd_jax.data import BatchOrder, Views, load_splits, view_size
-from kd_jax.devices import AXIS, check_divisible, data_mesh, place, replicated
+from kd_jax import report
+from kd_jax.config import experiment
+from kd_jax.data import BatchOrder, Views, load_splits
+from kd_jax.devices import AXIS, any_process, check_divisible, data_mesh, place, replicated
 from kd_jax.errors import UsageError
-from kd_jax.evaluation import classification
+from kd_jax.evaluation import accuracy_evaluator
 from kd_jax.files import PathLike, differences, folder, write_atomically
+from kd_jax.networks import Networks
 from kd_jax.training import (
     EXECUTIONS,
     Checkpoints,
@@ -24,7 +27,6 @@ from kd_jax.training import (
     Progress,
     ProgressLine,
     Stage,
-    Stopped,
     StopSignal,
     TrainState,
     dataset_statistics,
@@ -33,9 +35,29 @@ from kd_jax.training import (
     optimizer_groups,
     statistics_shapes,
 )
-from kd_jax.weights import FINISHED, Weights
+from kd_jax.weights import FINISHED
 
 PyTree = Any
+
+WHERE = (("num_devices",), ("checkpoint_minutes",), ("data", "source", "data_dir"))
+"""Config keys that say where and how often, not what: they may change while a run is stopped."""
+
+
+def _what(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without the keys of `WHERE`."""
+    config = copy.deepcopy(dict(config))
+    for *path, last in WHERE:
+        functools.reduce(lambda values, key: values.get(key, {}), path, config).pop(last, None)
+    return config
+
+
+def same_shapes(one: PyTree, other: PyTree) -> bool:
+    """Whether two trees of arrays have the same structure, shapes and dtypes."""
+    leaves, structure = jax.tree.flatten(one)
+    others, other_structure = jax.tree.flatten(other)
+    return structure == other_structure and all(
+        (a.shape, a.dtype) == (b.shape, b.dtype) for a, b in zip(leaves, others, strict=True)
+    )
 
 
 class Run:
@@ -54,18 +76,25 @@ class Run:
         Raises:
             UsageError: for whatever the user can mend.
         """
-        self.config = json.loads(json.dumps(config))
         self.spec = experiment(config)
+        try:
+            self.config = json.loads(json.dumps(config))
+        except TypeError as error:
+            raise UsageError(f"The config holds more than plain values: {error}.") from error
         self.workdir = folder(workdir)
         self.mesh = data_mesh(self.spec.num_devices)
+        if self.spec.execution == "pmap" and jax.process_count() > 1:
+            raise UsageError("execution = 'pmap' runs in one process only: set it to 'jit'.")
         data = self.spec.data
         check_divisible(data.batch_size, self.mesh, "data.batch_size")
         check_divisible(data.eval_batch_size, self.mesh, "data.eval_batch_size")
         self.train, self.test = load_splits(data.source, data.train_split, data.test_split)
         self.order = BatchOrder(self.spec.seed, len(self.train), data.batch_size)
-        self.mean, self.deviation = self.train.channel_statistics()
+        self.networks = Networks(self.spec, self.workdir, self.train)
         self.stages = {name: self._stage(name) for name in self.spec.pipeline}
         self.shapes = {name: self._check_stage(name) for name in self.spec.pipeline}
+        for name in self.spec.pipeline:
+            self._check_weights(name)
         self._claim_workdir()
         self._on_device: dict[str, dict[str, jax.Array]] = {}
 
@@ -83,11 +112,18 @@ class Run:
         with StopSignal() as stop:
             for name in self.spec.pipeline:
                 finished = self.workdir / name / FINISHED
-                if not finished.exists():
+                if not any(any_process(finished.exists())):
                     self._write(finished, self._run_stage(name, stop))
                 results.append(json.loads(finished.read_text()))
-        summary = report.summary(self.spec.experiment, self.spec.seed, self.config, self.mesh)
-        summary["stages"] = results
+        summary = {
+            "experiment": self.spec.experiment,
+            "seed": self.spec.seed,
+            "filter": self.spec.data.filter,
+            "config": self.config,
+            "versions": results[-1]["versions"],
+            "device": results[-1]["device"],
+            "stages": results,
+        }
         self._write(self.workdir / "results.json", summary)
         if jax.process_index() == 0:
             report.write(summary, self.workdir)
@@ -104,9 +140,10 @@ class Run:
         path = self.workdir / "config.json"
         try:
             self.workdir.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
+            if not any(any_process(path.exists())):
                 self._write(path, self.config)
-            changes = differences(json.loads(path.read_text()), self.config)
+            before = json.loads(path.read_text())
+            changes = differences(_what(before), _what(self.config))
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"--workdir={self.workdir} cannot be used ({error}): choose a folder that can be"
@@ -118,51 +155,25 @@ class Run:
                 " restore these values, or choose a new --workdir."
             )
 
-    def _network(self, stage: str, role: str) -> NetworkSpec:
-        """A network's specification; architecture and resolution filled in from `init_from`."""
-        spec = self.spec.stages[stage].networks[role]
-        if spec.name is not None:
-            return spec
-        if spec.init_from in self.spec.stages:
-            source = self._network(spec.init_from, spec.init_role)
-        else:
-            source = NetworkSpec(**self._weights(stage, role).network)
-        resolution = source.resolution if spec.resolution is None else spec.resolution
-        return dataclasses.replace(
-            spec, name=source.name, options=source.options, resolution=resolution
-        )
-
-    def _weights(self, stage: str, role: str) -> Weights:
-        """Where the first weights of a network with `init_from` lie."""
-        spec = self.spec.stages[stage].networks[role]
-        inside = spec.init_from in self.spec.stages
-        place = self.workdir / spec.init_from if inside else folder(spec.init_from)
-        key = f"stages.{stage}.networks.{role}.init_from"
-        return Weights.find(place, spec.init_role, spec.init_checkpoint, key)
-
     def _stage(self, name: str) -> Stage:
         spec, data = self.spec.stages[name], self.spec.data
-        common = {"num_classes": self.train.num_classes}
-        if self.spec.execution == "pmap":
-            common["axis_name"] = AXIS
-        networks, resolutions = {}, {}
+        axis_name = AXIS if self.spec.execution == "pmap" else None
+        modules, views = {}, {}
         for role in spec.networks:
-            where = f"stages.{name}.networks.{role}"
-            network = self._network(name, role)
+            card = self.networks.card(name, role)
+            views[role] = card.view
             try:
-                networks[role] = models.create(network.name, **common, **network.options)
+                modules[role] = card.module(axis_name)
             except UsageError as error:
-                raise UsageError(f"{where}: {error}") from error
-            size = self.train.images.shape[1:3]
-            resolutions[role] = view_size(network.resolution, size, f"{where}.resolution")
+                raise UsageError(f"stages.{name}.networks.{role}: {error}") from error
         return Stage(
-            networks=networks,
+            networks=modules,
             trained=spec.trained,
             method=spec.method,
             optimizer=optimizer_groups(
                 spec.optimizers, spec.trained, self._steps(name), self.order.steps_per_epoch
             ),
-            views=Views(resolutions, self.mean, self.deviation, data.augmentation, data.filter),
+            views=Views(views, data.augmentation, data.filter),
             seed=self.spec.seed,
         )
 
@@ -176,7 +187,7 @@ class Run:
         return {"image": image, "label": jnp.zeros(size, jnp.int32), "index": jnp.arange(size)}
 
     def _check_stage(self, name: str) -> dict[str, PyTree]:
-        """Shapes of the variables of every network, found without computing anything."""
+        """Traces a stage without computing anything; returns the shapes of its variables."""
         stage, shapes = self.stages[name], {}
         for role in stage.networks:
             try:
@@ -186,6 +197,17 @@ class Run:
             except UsageError as error:
                 raise UsageError(f"stages.{name}.networks.{role}: {error}") from error
         return shapes
+
+    def _check_weights(self, name: str) -> None:
+        """Raises `UsageError` where weights will not fit the network that starts from them."""
+        for role, spec in self.spec.stages[name].networks.items():
+            if spec.init_from in self.stages and not same_shapes(
+                self.shapes[name][role], self.shapes[spec.init_from][spec.init_role]
+            ):
+                raise UsageError(
+                    f"stages.{name}.networks.{role} cannot start from {spec.init_from!r}: the"
+                    " shapes differ, use the same architecture and options."
+                )
 
     def _images(self, split: str) -> dict[str, jax.Array]:
         """The `train` or `test` set on the devices; it is put there once."""
@@ -197,81 +219,67 @@ class Run:
             }
         return self._on_device[split]
 
-    def _variables(self, name: str) -> tuple[dict[str, PyTree], dict[str, Any]]:
-        """First variables of all networks of a stage, and where those of other stages come from."""
-        stage, whole = self.stages[name], replicated(self.mesh)
+    def _loaded(self, name: str) -> tuple[dict[str, PyTree], dict[str, Any]]:
+        """Variables that come from other stages, by role, and their provenance."""
         variables, provenance = {}, {}
         for role, spec in self.spec.stages[name].networks.items():
-            if spec.init_from is None:
-                variables[role] = jax.jit(
-                    lambda role=role: init_network(stage, role, self._example()["image"]),
-                    out_shardings=whole,
-                )()
-            else:
-                weights = self._weights(name, role)
-                variables[role] = weights.read(self.shapes[name][role], whole)
+            if spec.init_from is not None:
+                weights = self.networks.weights(name, role)
+                variables[role] = weights.read(self.shapes[name][role], replicated(self.mesh))
                 provenance[role] = weights.provenance(variables[role], self.workdir)
         return variables, provenance
 
     def _meta(self, name: str, provenance: Mapping[str, Any]) -> dict[str, Any]:
         """What a checkpoint says of itself; a run goes on only where all of it is still true."""
-        networks = {role: self._network(name, role) for role in self.stages[name].trained}
+        cards = {role: self.networks.card(name, role) for role in self.stages[name].trained}
         meta = {
-            "networks": {
-                role: {"name": n.name, "options": n.options, "resolution": n.resolution}
-                for role, n in networks.items()
-            },
+            "networks": {role: dataclasses.asdict(card) for role, card in cards.items()},
             "weights": provenance,
-            "num_classes": self.train.num_classes,
-            "image_size": self.train.images.shape[1:3],
-            "filter": self.spec.data.filter,
-            "mean": self.mean,
-            "deviation": self.deviation,
             "train_images": self.train.fingerprint(),
         }
         return json.loads(json.dumps(meta))
 
-    def _start(self, name: str, variables, checkpoints: Checkpoints, meta) -> tuple:
+    def _start(self, name: str, loaded, checkpoints: Checkpoints, meta) -> tuple:
         """The state to go on from: the newest checkpoint's, or a fresh one."""
         stage, whole, images = self.stages[name], replicated(self.mesh), self._images("train")
-        frozen = {role: variables[role] for role in stage.frozen}
+        frozen = {role: loaded[role] for role in stage.frozen}
 
-        def fresh(variables, statistics):
-            return init_state(stage, variables, self._example(), statistics)
+        def fresh(loaded, statistics):
+            example = self._example()
+            random = {
+                role: init_network(stage, role, example["image"])
+                for role in stage.networks
+                if role not in loaded
+            }
+            return init_state(stage, {**random, **loaded}, example, statistics)
 
         if checkpoints.latest is None:
             batch_size = self.spec.data.eval_batch_size
             statistics = dataset_statistics(stage, frozen, images, batch_size, self.mesh)
-            return jax.jit(fresh, out_shardings=whole)(variables, statistics), Progress()
+            return jax.jit(fresh, out_shardings=whole)(loaded, statistics), Progress()
         changes = differences(checkpoints.read_json(checkpoints.latest, "meta"), meta)
         if changes:
             raise UsageError(
                 f"Stage {name!r} was begun under other conditions: {'; '.join(changes)}; restore"
                 f" them, or delete {self.workdir / name} to train the stage anew."
             )
-        template = jax.eval_shape(fresh, variables, statistics_shapes(stage, frozen, images))
+        template = jax.eval_shape(fresh, loaded, statistics_shapes(stage, frozen, images))
         state, progress = checkpoints.restore(template, whole)
         return state, Progress(**progress)
 
     def _run_stage(self, name: str, stop: StopSignal) -> dict[str, Any]:
         """Trains a stage from wherever it stands; returns what `stage.json` holds."""
         stage, spec, data = self.stages[name], self.spec.stages[name], self.spec.data
-        place = self.workdir / name
-        place.mkdir(exist_ok=True)
-        variables, provenance = self._variables(name)
+        path = self.workdir / name
+        path.mkdir(exist_ok=True)
+        loaded, provenance = self._loaded(name)
         meta = self._meta(name, provenance)
-
-        def poll():
-            if stop.requested:
-                raise Stopped
-
-        evaluate_networks = classification(
+        evaluate_networks = accuracy_evaluator(
             {role: stage.networks[role] for role in stage.trained},
             stage.views,
             self._images("test"),
             data.eval_batch_size,
             self.mesh,
-            poll,
         )
 
         def evaluate(state: TrainState) -> dict[str, float]:
@@ -288,17 +296,17 @@ class Run:
         steps, epoch = self._steps(name), self.order.steps_per_epoch
         writes = jax.process_index() == 0
         with (
-            Checkpoints(place / "checkpoints") as checkpoints,
+            Checkpoints(path / "checkpoints") as checkpoints,
             ProgressLine(name, steps, data.batch_size, writes) as line,
         ):
-            state, progress = self._start(name, variables, checkpoints, meta)
-            log = MetricsLog(place / "metrics.jsonl", progress.evaluated, writes)
+            state, progress = self._start(name, loaded, checkpoints, meta)
+            log = MetricsLog(path / "metrics.jsonl", progress.evaluated, writes)
             loop = Loop(
                 name=name,
                 run_steps=EXECUTIONS[self.spec.execution](stage, self.mesh),
                 order=self.order,
                 steps=steps,
-                evaluate_every=max(1, round(spec.evaluate_every * epoch)),
+                evaluate_every=max(1, round(min(spec.evaluate_every, spec.epochs) * epoch)),
                 evaluate=evaluate,
                 learning_rate=student.rate(steps, epoch),
                 checkpoints=checkpoints,
@@ -308,16 +316,17 @@ class Run:
                 line=line,
                 stop=stop,
             )
-            frozen = {role: variables[role] for role in stage.frozen}
-            del variables  # the trained networks' first weights; the state has its own
+            frozen = {role: loaded[role] for role in stage.frozen}
+            del loaded  # a trained network's first weights; the state has its own
             state, progress = loop.run(state, frozen, self._images("train"), progress)
         return {
             "name": name,
-            "network": self._network(name, "student").name,
-            "resolution": stage.views.resolutions["student"][0],
+            "network": self.networks.card(name, "student").name,
+            "resolution": stage.views.roles["student"].size[0],
             "params": sum(leaf.size for leaf in jax.tree.leaves(state.params["student"])),
             "last": progress.last,
             "best": progress.best,
             "seconds": round(progress.seconds, 1),
             "images_per_second": round(line.images_per_second, 1),
+            **report.environment(self.mesh),
         }

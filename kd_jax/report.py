@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -17,19 +17,14 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 COLUMNS = ("stage", "network", "resolution", "params", "accuracy", "best", "epoch", "seconds")
 
 
-def summary(experiment: str, seed: int, config: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
-    """What `results.json` says of a run beside its stages."""
-    versions = {name: metadata.version(name) for name in PACKAGES}
+def environment(mesh: Mesh) -> dict[str, Any]:
+    """What a stage was trained with."""
     device = mesh.devices.flat[0]
     return {
-        "experiment": experiment,
-        "seed": seed,
-        "filter": config.get("data", {}).get("filter", "bicubic"),
-        "config": config,
         "versions": {
             "kd_jax": kd_jax.__version__,
             "python": platform.python_version(),
-            **versions,
+            **{name: metadata.version(name) for name in PACKAGES},
         },
         "device": {
             "platform": device.platform,
@@ -38,6 +33,20 @@ def summary(experiment: str, seed: int, config: Mapping[str, Any], mesh: Mesh) -
             "processes": jax.process_count(),
         },
     }
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A Markdown table that reads well on a terminal too; the first `left` columns are words."""
+    rows = [columns, *rows]
+    widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(columns))]
+    rule = ["-" * w if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+
+    def line(cells):
+        pairs = enumerate(zip(cells, widths, strict=True))
+        padded = (cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in pairs)
+        return f"| {' | '.join(padded)} |"
+
+    return "\n".join([line(columns), line(rule), *map(line, rows[1:])])
 
 
 def _rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -57,24 +66,12 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def table(summary: Mapping[str, Any]) -> str:
-    """The stages as a Markdown table that reads well on a terminal too.
+    """The stages of a run as a Markdown table.
 
     `accuracy` is that of the last epoch, `best` the greatest on the way, which is chosen on the
     test images and therefore flatters.
     """
-    rows = [COLUMNS, *_rows(summary)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    left = 2  # the first columns are words, the others numbers
-
-    def line(cells):
-        padded = (
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        )
-        return f"| {' | '.join(padded)} |"
-
-    rule = ("-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths))
-    return "\n".join([line(COLUMNS), f"| {' | '.join(rule)} |", *map(line, rows[1:])])
+    return markdown(COLUMNS, _rows(summary), left=2)
 
 
 def write(summary: Mapping[str, Any], workdir: epath.Path) -> None:

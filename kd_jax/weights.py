@@ -12,7 +12,7 @@ from etils import epath
 from jax.sharding import Sharding
 
 from kd_jax import models
-from kd_jax.data import Views, view_size
+from kd_jax.data import Normalisation, View, Views
 from kd_jax.errors import UsageError
 from kd_jax.files import PathLike, folder
 from kd_jax.models import Outputs
@@ -24,6 +24,45 @@ FINISHED = "stage.json"
 
 
 @dataclasses.dataclass(frozen=True)
+class NetworkCard:
+    """What one must know of a network to use its weights; written into every checkpoint as JSON.
+
+    Attributes:
+        name: of the architecture.
+        options: of the architecture, as `kd_jax.models.create` takes them.
+        num_classes: number of logits.
+        size: (height, width) of what it sees.
+        filter: with which images are brought to that size.
+        mean: of each channel of the images it was trained on, on the scale 0 to 1.
+        deviation: standard deviation of each channel, on the same scale.
+    """
+
+    name: str
+    options: dict[str, Any]
+    num_classes: int
+    size: tuple[int, int]
+    filter: str
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "NetworkCard":
+        """The card that was written by `dataclasses.asdict`."""
+        lists = {key: tuple(values[key]) for key in ("size", "mean", "deviation")}
+        return cls(**{**values, **lists})
+
+    def module(self, axis_name: str | None = None) -> nn.Module:
+        """The network; `axis_name` is that of `pmap`."""
+        axis = {} if axis_name is None else {"axis_name": axis_name}
+        return models.create(self.name, num_classes=self.num_classes, **axis, **self.options)
+
+    @property
+    def view(self) -> View:
+        """How it sees images."""
+        return View(self.size, Normalisation(self.mean, self.deviation))
+
+
+@dataclasses.dataclass(frozen=True)
 class Weights:
     """A network of a finished stage.
 
@@ -31,14 +70,13 @@ class Weights:
         folder: of the stage.
         role: of the network in it.
         step: of the checkpoint.
-        network: what `kd_jax.models.create` made it of: `name` and `options`; and the `resolution`
-            that it saw.
+        card: what the network is.
     """
 
     folder: epath.Path
     role: str
     step: int
-    network: dict[str, Any]
+    card: NetworkCard
 
     @classmethod
     def find(cls, folder: epath.Path, role: str, which: str, key: str) -> "Weights":
@@ -55,7 +93,7 @@ class Weights:
                 f"{key} = {str(folder)!r} is no finished stage: name an earlier stage of the"
                 f" pipeline, or the folder of a stage that ran to its end (it holds {FINISHED})."
             )
-        with Checkpoints(folder / "checkpoints") as checkpoints:
+        with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
             step = checkpoints.latest if which == "last" else checkpoints.best
             if step is None:
                 raise UsageError(f"{key} = {str(folder)!r} holds no checkpoints: run it again.")
@@ -63,11 +101,11 @@ class Weights:
         if role not in networks:
             known = ", ".join(networks)
             raise UsageError(f"{key} = {str(folder)!r} holds the roles {known}, but no {role!r}.")
-        return cls(folder, role, step, networks[role])
+        return cls(folder, role, step, NetworkCard.from_json(networks[role]))
 
     def read(self, template: PyTree, sharding: Sharding) -> PyTree:
         """The variables, in the shapes of `template`."""
-        with Checkpoints(self.folder / "checkpoints") as checkpoints:
+        with Checkpoints(self.folder / "checkpoints", read_only=True) as checkpoints:
             return checkpoints.restore_network(self.step, self.role, template, sharding)
 
     def provenance(self, variables: PyTree, workdir: epath.Path) -> dict[str, Any]:
@@ -111,19 +149,16 @@ def load(stage: PathLike, *, role: str = "student", checkpoint: str = "last") ->
         checkpoint: `"last"` or `"best"`.
 
     Raises:
-        UsageError: if there is no such network.
+        UsageError: if there is no such network. One of your own must have been imported, so that it
+            is registered.
     """
     weights = Weights.find(folder(stage), role, checkpoint, "stage")
-    with Checkpoints(weights.folder / "checkpoints") as checkpoints:
-        meta = checkpoints.read_json(weights.step, "meta")
-    name, options, resolution = (weights.network[k] for k in ("name", "options", "resolution"))
-    network = models.create(name, num_classes=meta["num_classes"], **options)
-    size = view_size(resolution, meta["image_size"], "resolution")
-    view = jax.ShapeDtypeStruct((1, *size, len(meta["mean"])), jnp.float32)
+    card = weights.card
+    network = card.module()
+    view = jax.ShapeDtypeStruct((1, *card.size, len(card.mean)), jnp.float32)
     shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), view)
     variables = weights.read(shapes, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
-    views = Views({"student": size}, meta["mean"], meta["deviation"], filter=meta["filter"])
-    return Trained(network, variables, views)
+    return Trained(network, variables, Views({"student": card.view}, filter=card.filter))
 
 
 def content_hash(tree: PyTree) -> str:

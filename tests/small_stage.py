@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax import models
-from kd_jax.data import Augmentation, BatchOrder, Views
+from kd_jax.data import Augmentation, BatchOrder, Normalisation, View, Views
 from kd_jax.devices import data_mesh, place, replicated
 from kd_jax.methods import HybridOrder
 from kd_jax.models import layers
@@ -24,6 +24,7 @@ from kd_jax.training.optimizers import Sgd
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (48, 8, 8, 1), dtype=np.uint8)
 LABELS = (np.arange(48) % 5).astype(np.int32)
+NORMALISATION = Normalisation((0.5,), (0.25,))
 ORDER = BatchOrder(seed=0, num_examples=48, batch_size=16)
 
 
@@ -40,7 +41,7 @@ class Tiny(nn.Module):
     def __call__(self, images, *, train):
         x, maps, before = images.astype(self.dtype), [], []
         for channels in (8, 16):
-            x = layers.convolution(self.dtype)(int(channels * self.width), 3, 2)(x)
+            x = layers.convolution(self.dtype)(max(1, int(channels * self.width)), 3, 2)(x)
             x = layers.batch_norm(train=train, axis_name=self.axis_name)()(x)
             before.append(x)
             x = nn.relu(x)
@@ -70,7 +71,10 @@ def make_stage(execution="jit", method=None, trained=("student",), **teacher):
         trained=trained,
         method=method or HybridOrder(pair_weight=1.0, triplet_weight=1.0, feature_weight=0.1),
         optimizer=optimizer_groups({"default": optimizer}, trained, 6, 3),
-        views=Views({"teacher": (8, 8), "student": (4, 4)}, (0.5,), (0.25,), Augmentation(1, True)),
+        views=Views(
+            {"teacher": View((8, 8), NORMALISATION), "student": View((4, 4), NORMALISATION)},
+            Augmentation(1, True),
+        ),
     )
 
 

@@ -75,6 +75,15 @@ def test_lists_stand_for_tuples_and_integers_for_floats():
         ("stages.student.epochs", 0.0, "epochs and evaluate_every must be greater than 0"),
         ("stages.student.networks.teacher", ..., "HybridOrder needs teacher, student"),
         ("stages.student.networks.student.frozen", True, "a frozen network needs init_from"),
+        ("stages.student.networks.teacher.frozen", False, "frozen must be True for HybridOrder"),
+        ("stages.student.networks.teacher.init_role", "assistant", "'assistant' is not trained by"),
+        ("stages.student.networks.student.init_role", "teacher", "not used without init_from"),
+        ("stages.student.networks.student.options", {"axis_name": "x"}, "is set by the run"),
+        ("seed", -1, "seed must be 0 or more"),
+        ("checkpoint_minutes", 0.0, "checkpoint_minutes greater than 0"),
+        ("stages.teacher.epochs", float("inf"), "epochs finite"),
+        ("stages.teacher.optimizers.default.warmup_epochs", -1.0, "warmup_epochs and weight_decay"),
+        ("stages.teacher.optimizers.default.momentum", 9.0, "momentum must be at least 0"),
         ("stages.student.networks.student.width", 2.0, "width is not used by NetworkSpec"),
         ("stages.student.networks.teacher.init_checkpoint", "bst", "must be 'last' or 'best'"),
         ("stages.teacher.networks.student.name", ..., "a network without a name needs init_from"),
@@ -89,3 +98,11 @@ def test_lists_stand_for_tuples_and_integers_for_floats():
 def test_what_is_wrong_is_named_with_its_key_and_the_remedy(key, value, says):
     with pytest.raises(UsageError, match=re.escape(says)):
         experiment(changed(key, value))
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "results.json", ""])
+def test_a_stage_is_a_plain_folder_name(name):
+    values = small_config.get_config().to_dict()
+    values["stages"][name] = values["stages"]["teacher"]
+    with pytest.raises(UsageError, match="a stage's name is letters, digits, _ and -"):
+        experiment(values)

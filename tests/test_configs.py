@@ -8,8 +8,11 @@ import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from ml_collections import ConfigDict
 from PIL import Image
 
+from kd_jax.config import experiment
+from kd_jax.methods import SoftTargets
 from kd_jax.pipeline import Run
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -55,6 +58,28 @@ def get_config(name, argument):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config(argument), module.__doc__
+
+
+def dictionaries(config):
+    """Every dictionary of a config, by identity."""
+    for value in config.values():
+        if isinstance(value, ConfigDict):
+            yield id(value)
+            yield from dictionaries(value)
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_setting_a_value_of_one_stage_leaves_the_others(name):
+    config, _ = get_config(name, None)
+    found = list(dictionaries(config))
+    assert len(found) == len(set(found))
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_kd_is_a_choice_of_method(name):
+    config, _ = get_config(name, "method=soft_targets")
+    spec = experiment(config.to_dict())
+    assert all(type(spec.stages[s].method) is SoftTargets for s in ("assistant", "student"))
 
 
 def test_none_is_forgotten():

@@ -72,6 +72,35 @@ def test_a_finished_run_is_not_run_again(finished):
     assert {p: p.stat().st_mtime_ns for p in workdir.rglob("checkpoints/*")} == before
 
 
+def test_where_a_run_goes_on_may_change(finished):
+    workdir, summary = finished
+    elsewhere = Run(config(num_devices=2, checkpoint_minutes=1.0), workdir).run()
+    assert numbers(elsewhere) == numbers(summary)
+    assert elsewhere["device"]["count"] == 1  # where it was trained, not where it is shown
+
+
+def test_the_best_checkpoint_is_the_best_result(finished):
+    workdir, summary = finished
+    for stage in summary["stages"]:
+        with Checkpoints(workdir / stage["name"] / "checkpoints", read_only=True) as checkpoints:
+            assert checkpoints.best == stage["best"]["step"]
+            assert checkpoints.latest == stage["last"]["step"]
+
+
+def test_a_network_may_be_taken_over_with_other_options(finished, tmp_path):
+    workdir, _ = finished
+    stages = {"student": config()["stages"]["student"]}
+    path = str(workdir / "teacher")
+    options = {"init_from": path, "frozen": True, "options": {"dtype": "bfloat16"}}
+    stages["student"]["networks"]["teacher"] = options
+    run = Run(config(stages=stages, pipeline=("student",)), tmp_path)
+    card = run.networks.card("student", "teacher")
+    assert (card.name, card.options) == ("tiny", {"width": 2.0, "dtype": "bfloat16"})
+    assert card.mean == run.networks.weights("student", "teacher").card.mean
+    with pytest.raises(UsageError, match=r"was trained with filter 'bicubic', .* have 'box'"):
+        Run(config(stages=stages, pipeline=("student",), data__filter="box"), tmp_path / "box")
+
+
 def test_another_config_is_refused_and_nothing_is_lost(finished):
     workdir, summary = finished
     with pytest.raises(UsageError, match=r"seed was 0, is 1; .*new --workdir"):
@@ -205,6 +234,16 @@ def test_a_loss_that_is_not_finite_stops_with_its_name(tmp_path):
             {"stages__teacher__networks__student__options": {"depth": 3}},
             r"stages.teacher.networks.student: tiny has no option 'depth'",
         ),
+        (
+            {"stages__teacher__networks__student__options": {"dtype": "bf16"}},
+            r"stages.teacher.networks.student: tiny cannot compute in bf16",
+        ),
+        (
+            {"stages__student__networks__student__init_from": "teacher"},
+            r"stages.student.networks.student cannot start from 'teacher': the shapes differ",
+        ),
+        ({"num_devices": 9}, "num_devices = 9 is impossible: choose 1 to 8"),
+        ({"num_devices": 0}, "num_devices = 0 is impossible"),
     ],
 )
 def test_what_cannot_run_is_found_before_anything_is_written(tmp_path, changes, says):

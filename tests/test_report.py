@@ -1,4 +1,4 @@
-from kd_jax.report import table
+from kd_jax.report import markdown, table
 
 STAGE = {
     "name": "teacher",
@@ -19,3 +19,13 @@ def test_the_table_is_markdown_of_last_and_best():
     cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
     assert cells == ["teacher", "resnet14", "8", "174,970", "98.77%", "99.00%", "30", "12"]
     assert "50.00%" in lines[3]
+
+
+def test_a_table_is_aligned():
+    text = markdown(("cell", "%"), [("a", "70.10"), ("longer", "-")])
+    assert text.splitlines() == [
+        "| cell   |     % |",
+        "| ------ | ----: |",
+        "| a      | 70.10 |",
+        "| longer |     - |",
+    ]

@@ -111,7 +111,10 @@ def run(capsys, monkeypatch):
         (["somewhere"], "somewhere is not understood"),
         ([f"--config={CONFIG}", "--config.sed=1"], "no key 'sed': did you mean 'seed'?"),
         ([f"--config={CONFIG}", "--config.seed=x"], "--config.seed=x"),
-        ([f"--config={ROOT}/configs/quickstart.py:smok", "--workdir=x"], "did you mean smoke?"),
+        (
+            [f"--config={ROOT}/configs/quickstart.py:smok", "--workdir=x"],
+            "'smok' is unknown: choose among smoke",
+        ),
         ([f"--config={CONFIG}", "--workdir=/dev/null/x"], "--workdir=/dev/null/x cannot be used"),
     ],
 )

@@ -1,4 +1,4 @@
-"""HORKD on CIFAR-100 (Ge et al., AAAI 2020, Table 1): teacher, assistant, low-resolution student.
+r"""HORKD on CIFAR-100 (Ge et al., AAAI 2020, Table 1): teacher, assistant, low-resolution student.
 
     python -m kd_jax.train --config=configs/horkd/cifar100.py:student=resnet18,resolution=16 \
         --workdir=runs/horkd_cifar100_16r
@@ -18,14 +18,14 @@ Alpha, beta and gamma are the paper's (0.02, 0.01, 1). L1 is left out, as in the
 ablation; `l1=1` is its eq. 8.
 
 Arguments: `student`, `resolution`, `teacher`, `width` (of all networks), `epochs` (the milestones
-move along), `dtype` of the computation, `l1` (weight of eq. 2), `baselines=true` (the student
-alone, and distilled without the assistant), and `smoke`.
+move along), `dtype` of the computation, `l1` (weight of eq. 2), `method=soft_targets` (KD in place
+of HORKD), `baselines=true` (the student alone, and distilled without the assistant), and `smoke`.
 """
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from kd_jax.arguments import parse_argument
+from kd_jax.configs import base_config, frozen, parse_argument, stage
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
@@ -38,25 +38,21 @@ def get_config(argument: str | None = None) -> ConfigDict:
         width=1.0,
         epochs=200,
         dtype="bfloat16",
+        method=("hybrid_order", "soft_targets"),
         l1=0.0,
         baselines=False,
     )
     if arg.smoke:
         arg.width, arg.epochs = 0.05, 1
 
-    config = ConfigDict()
-    config.experiment = f"horkd_cifar100_{arg.student}_{arg.resolution}"
-    config.seed = 0
-    config.execution = "jit"
-    config.data = {
-        "source": {"name": "tfds", "dataset": "cifar100", "data_dir": placeholder(str)},
-        "train_split": "train[:128]" if arg.smoke else "train",
-        "test_split": "test[:64]" if arg.smoke else "test",
-        "batch_size": 64,
-        "eval_batch_size": 64 if arg.smoke else 1000,
-        "augmentation": {"crop_padding": 4, "flip": True},
-        "filter": "bicubic",
-    }
+    config = base_config(f"{arg.method}_cifar100_{arg.student}_{arg.resolution}")
+    config.data.source = {"name": "tfds", "dataset": "cifar100", "data_dir": placeholder(str)}
+    config.data.batch_size = 64
+    config.data.eval_batch_size = 1024
+    config.data.augmentation = {"crop_padding": 4, "flip": True}
+    if arg.smoke:
+        config.data.train_split, config.data.test_split = "train[:128]", "test[:64]"
+        config.data.eval_batch_size = 64
     optimizers = {
         "default": {
             "name": "sgd",
@@ -65,46 +61,50 @@ def get_config(argument: str | None = None) -> ConfigDict:
             "weight_decay": 5e-4,
             "schedule": {
                 "name": "step",
-                "milestones": tuple(m * arg.epochs / 200 for m in (75, 130, 180)),
+                "milestones": [epoch * arg.epochs / 200 for epoch in (75, 130, 180)],
                 "factor": 0.1,
             },
         }
     }
-    options = {"width": arg.width, "dtype": arg.dtype}
     supervised = {"name": "supervised"}
-    hybrid_order = {
-        "name": "hybrid_order",
-        "feature_weight": arg.l1,
-        "pair_weight": 0.02,
-        "triplet_weight": 0.01,
-        "center_weight": 1.0,
-    }
+    distil = {
+        "hybrid_order": {
+            "name": "hybrid_order",
+            "hard_weight": 1.0,
+            "feature_weight": arg.l1,
+            "pair_weight": 0.02,
+            "triplet_weight": 0.01,
+            "center_weight": 1.0,
+            "centers": "dataset",
+            "reduction": "mean",
+        },
+        "soft_targets": {
+            "name": "soft_targets",
+            "temperature": 4.0,
+            "hard_weight": 0.1,
+            "soft_weight": 0.9,
+        },
+    }[arg.method]
 
     def network(name, resolution):
+        options = {"width": arg.width, "dtype": arg.dtype}
         return {"name": name, "resolution": resolution, "options": options}
 
-    def stage(method, student, teacher=None):
-        networks = {"student": student}
-        if teacher:
-            networks["teacher"] = {"init_from": teacher, "frozen": True}
-        return {
-            "networks": networks,
-            "method": method,
-            "optimizers": optimizers,
-            "epochs": float(arg.epochs),
-        }
+    def train(method, **networks):
+        return stage(method, optimizers, arg.epochs, **networks)
 
-    student = network(arg.student, arg.resolution)
+    assistant, student = (network(arg.student, size) for size in (32, arg.resolution))
+    low = arg.resolution != 32
     stages = {
-        "teacher": stage(supervised, network(arg.teacher, 32)),
-        "assistant": stage(hybrid_order, network(arg.student, 32), "teacher"),
+        "teacher": train(supervised, student=network(arg.teacher, 32)),
+        "assistant": train(distil, teacher=frozen("teacher"), student=assistant),
     }
-    if arg.resolution != 32:
-        stages["student"] = stage(hybrid_order, student, "assistant")
+    if low:
+        stages["student"] = train(distil, teacher=frozen("assistant"), student=student)
     if arg.baselines:
-        stages["student_alone"] = stage(supervised, student)
-        if arg.resolution != 32:
-            stages["student_direct"] = stage(hybrid_order, student, "teacher")
+        stages["student_alone"] = train(supervised, student=student)
+    if arg.baselines and low:
+        stages["student_direct"] = train(distil, teacher=frozen("teacher"), student=student)
     config.stages = stages
     config.pipeline = tuple(stages)
     return config

@@ -12,6 +12,8 @@ from kd_jax.data.sources import SOURCES as SOURCES
 from kd_jax.data.sources import ImageSet as ImageSet
 from kd_jax.data.sources import Source as Source
 from kd_jax.data.sources import load_splits as load_splits
+from kd_jax.data.views import Normalisation as Normalisation
+from kd_jax.data.views import View as View
 from kd_jax.data.views import Views as Views
 from kd_jax.data.views import check_filter as check_filter
 from kd_jax.data.views import view_size as view_size

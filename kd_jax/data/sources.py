@@ -142,6 +142,8 @@ class Tfds(Source):
 
     def load(self, split: str) -> ImageSet:
         """Reads and decodes one split on all cores."""
+        import tensorflow_datasets as tfds
+
         builder = self._builder()
         features = builder.info.features
         for key in (self.image_key, self.label_key):
@@ -150,6 +152,12 @@ class Tfds(Source):
                     f"{self.dataset!r} has no feature {key!r}: set data.source.image_key and"
                     f" data.source.label_key to two of {sorted(features)}."
                 )
+        image, label = features[self.image_key], features[self.label_key]
+        if not isinstance(label, tfds.features.ClassLabel) or image.np_dtype != np.uint8:
+            raise UsageError(
+                f"{self.dataset!r} cannot be classified by {self.image_key!r} and"
+                f" {self.label_key!r}: an 8-bit image and a ClassLabel are needed."
+            )
         name, part = _slices(split, {k: v.num_examples for k, v in builder.info.splits.items()})
         try:
             source = builder.as_data_source(split=name)
@@ -158,7 +166,10 @@ class Tfds(Source):
                 f"{self.dataset!r} lies in {builder.data_dir} in a format without random access:"
                 f" run `{self._prepare_command('NEW_FOLDER')}` and set data.source.data_dir to it."
             ) from error
-        return self._decode(source, range(len(source))[part], features[self.label_key].num_classes)
+        indices = range(len(source))[part]
+        if not indices:
+            raise UsageError(f"split {split!r} is empty: choose a part that holds images.")
+        return self._decode(source, indices, features[self.label_key].num_classes)
 
     def _decode(self, source, indices, num_classes) -> ImageSet:
         blocks = [indices[i : i + 512] for i in range(0, len(indices), 512)]
@@ -200,7 +211,7 @@ class Npz(Source):
         try:
             with path.open("rb") as file, np.load(file) as arrays:
                 images, labels = arrays["images"], arrays["labels"]
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise UsageError(
                 f"data.source.path {str(path)!r} cannot be read ({error}): it must be an .npz file"
                 " with the arrays `images` and `labels`."

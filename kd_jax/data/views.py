@@ -12,6 +12,34 @@ from kd_jax.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of each channel on the scale 0 to 1."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Centres and scales float images `[N, H, W, C]`, 0 to 255."""
+        mean = jnp.asarray(self.mean, images.dtype) * 255
+        # A channel without any contrast has deviation 0 and stays 0 after centring.
+        scale = 1 / (255 * jnp.maximum(jnp.asarray(self.deviation, images.dtype), 1e-6))
+        return (images - mean[None, None, None]) * scale[None, None, None]
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """How a network sees images.
+
+    Attributes:
+        size: (height, width).
+        normalisation: of its input; a network keeps that of the images it was first trained on.
+    """
+
+    size: tuple[int, int]
+    normalisation: Normalisation
+
+
+@dataclasses.dataclass(frozen=True)
 class Views:
     """Turns a batch of stored images into one normalised view for each role.
 
@@ -19,16 +47,12 @@ class Views:
     same augmented images.
 
     Attributes:
-        resolutions: (height, width) that each role sees.
-        mean: mean of each channel on the scale 0 to 1.
-        deviation: standard deviation of each channel on the same scale.
+        roles: how each role sees them.
         augmentation: what training adds; evaluation sees the images as they are.
         filter: resampling filter, a name of `kd_jax.data.FILTERS`.
     """
 
-    resolutions: Mapping[str, tuple[int, int]]
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    roles: Mapping[str, View]
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     filter: str = "bicubic"
 
@@ -41,24 +65,18 @@ class Views:
             rows: places of these images in the global batch, int32 `[N]`.
 
         Returns:
-            For each role float32 `[N, *resolution, C]`, normalised.
+            For each role float32 `[N, *size, C]`, normalised.
         """
         return self.evaluation(self.augmentation(example_keys(key, rows), images))
 
     def evaluation(self, images: jax.Array) -> dict[str, jax.Array]:
         """Views of the images as they are: uint8 `[N, H, W, C]` to float32 for each role."""
         images = images.astype(jnp.float32)
-        by_size = {
-            size: self._normalise(resize(images, size, self.filter))
-            for size in set(self.resolutions.values())
+        seen = {
+            view: view.normalisation(resize(images, view.size, self.filter))
+            for view in set(self.roles.values())
         }
-        return {role: by_size[size] for role, size in self.resolutions.items()}
-
-    def _normalise(self, images: jax.Array) -> jax.Array:
-        mean = jnp.asarray(self.mean, images.dtype) * 255
-        # A channel without any contrast has deviation 0 and stays 0 after centring.
-        scale = 1 / (255 * jnp.maximum(jnp.asarray(self.deviation, images.dtype), 1e-6))
-        return (images - mean[None, None, None]) * scale[None, None, None]
+        return {role: seen[view] for role, view in self.roles.items()}
 
 
 def view_size(resolution: int | None, image_size: tuple[int, int], key: str) -> tuple[int, int]:

@@ -16,13 +16,12 @@ from kd_jax.devices import place, replicated, split
 PyTree = Any
 
 
-def classification(
+def accuracy_evaluator(
     networks: Mapping[str, nn.Module],
     views: Views,
     images: Mapping[str, jax.Array],
     batch_size: int,
     mesh: Mesh,
-    poll: Callable[[], None] = lambda: None,
 ) -> Callable[[Mapping[str, PyTree]], dict[str, dict[str, float]]]:
     """Compiles the evaluation of some networks on one set.
 
@@ -32,7 +31,6 @@ def classification(
         images: the set on the devices: `image` uint8 `[N, H, W, C]`, `label` int32 `[N]`.
         batch_size: images at a time; the last batch is padded and masked.
         mesh: devices over which a batch is spread.
-        poll: called before every batch; it may raise to give up.
 
     Returns:
         A function from the variables of each role to its metrics: `accuracy`, the share of images
@@ -60,7 +58,6 @@ def classification(
     def evaluate(variables: Mapping[str, PyTree]) -> dict[str, dict[str, float]]:
         parts = []
         for index, where in sequential_batches(number, batch_size):
-            poll()
             arrays = (place(array, batches) for array in (index, where))
             parts.append(compiled(variables, images, *arrays))
         total = jax.tree.map(lambda *x: float(np.sum(x, dtype=np.float64)), *jax.device_get(parts))

@@ -11,7 +11,8 @@ from kd_jax.models import Outputs
 
 PyTree = Any
 Batch = Mapping[str, jax.Array]
-"""`label` int32 `[N]` and `index` int32 `[N]`, the images' places in the training set."""
+"""What is known of a batch: `label` int32 `[N]`, `index` int32 `[N]`, the images' places in the
+training set, and in training `step`, counted from 0, and `key`, a random key of the step."""
 
 
 class Adapters(flax.struct.PyTreeNode):
@@ -35,6 +36,8 @@ class Method:
 
     roles: ClassVar[tuple[str, ...]]
     """Names of the networks that a stage with this method has; `student` is among them."""
+    frozen_roles: ClassVar[tuple[str, ...]] = ()
+    """Those that must be frozen: nothing here would train them."""
 
     def statistics(self, outputs: Mapping[str, Outputs], batch: Batch, where: jax.Array) -> PyTree:
         """What the method wants to know of the whole training set before the first step.
@@ -76,7 +79,8 @@ class Method:
             outputs: of every role, for the same images.
             batch: labels and indices.
             axis_name: axis of `pmap` over which the batch is spread. The mean over that axis of
-                the value, and of its gradient, must be those of the whole batch.
+                the value, and of its gradient, must be those of the whole batch; the new state must
+                be the same on all devices.
 
         Returns:
             The scalar to minimise, every term of it unweighted, and the adapters' new state.

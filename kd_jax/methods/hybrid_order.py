@@ -46,6 +46,7 @@ class HybridOrder(Method):
     reduction: str = "mean"
 
     roles: ClassVar[tuple[str, ...]] = ("teacher", "student")
+    frozen_roles: ClassVar[tuple[str, ...]] = ("teacher",)
 
     def __post_init__(self):
         check_choice("centers", self.centers, ("dataset", "batch"))

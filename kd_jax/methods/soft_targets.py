@@ -26,6 +26,7 @@ class SoftTargets(Method):
     soft_weight: float = 0.9
 
     roles: ClassVar[tuple[str, ...]] = ("teacher", "student")
+    frozen_roles: ClassVar[tuple[str, ...]] = ("teacher",)
 
     def __post_init__(self):
         check_weights(hard_weight=self.hard_weight, soft_weight=self.soft_weight)

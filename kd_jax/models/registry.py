@@ -1,14 +1,13 @@
 """Networks by name."""
 
-import difflib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from kd_jax.errors import UsageError
+from kd_jax.errors import UsageError, choices
 from kd_jax.models import cifar_resnet, resnet, vgg, wide_resnet
 
 Factory = Callable[..., nn.Module]
@@ -82,20 +81,24 @@ def create(
       UsageError: if the name or an option is unknown, or a number out of its range.
     """
     if name not in _NETWORKS:
-        raise UsageError(f"There is no network {name!r}: choose one of {_closest(name, names())}.")
-    if num_classes < 1 or not width > 0:
+        raise UsageError(f"There is no network {name!r}: choose one of {choices(name, names())}.")
+    if num_classes < 1 or not (isinstance(width, int | float) and width > 0):
         raise UsageError(
-            f"{name} needs num_classes >= 1 and width > 0, not {num_classes} and {width}."
+            f"{name} needs num_classes >= 1 and width > 0, not {num_classes} and {width!r}."
         )
-    dtype = jnp.dtype(dtype)
-    if not jnp.issubdtype(dtype, jnp.floating):
+    try:
+        dtype = jnp.dtype(dtype)
+        known = dtype.name in ("float32", "float64", "bfloat16")
+    except TypeError:
+        known = False
+    if not known:
         raise UsageError(f"{name} cannot compute in {dtype}: choose float32 or bfloat16.")
     factory = _NETWORKS[name]
     known = _options(factory)
     for option in options:
         if known is not None and option not in known:
-            choice = _closest(option, known) or "none but " + ", ".join(_COMMON)
-            raise UsageError(f"{name} has no option {option!r}: its options are {choice}.")
+            options = choices(option, (*known, "width", "dtype"))
+            raise UsageError(f"{name} has no option {option!r}: its options are {options}.")
     return factory(
         num_classes=num_classes, width=width, dtype=dtype, axis_name=axis_name, **options
     )
@@ -108,9 +111,3 @@ def _options(factory: Factory) -> list[str] | None:
         return None
     bound = getattr(factory, "keywords", {})  # what the table has settled is no option
     return [p for p in parameters if p not in (*_COMMON, *bound, "parent", "name")]
-
-
-def _closest(word: str, known: Iterable[str]) -> str:
-    """The known words, those like `word` first."""
-    similar = difflib.get_close_matches(word, known, n=3)
-    return ", ".join([*similar, *(k for k in known if k not in similar)])

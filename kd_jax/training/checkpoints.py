@@ -44,26 +44,37 @@ def _state(template: TrainState, items: Mapping[str, PyTree]) -> TrainState:
     )
 
 
+def _accuracy(metrics: Mapping[str, float]) -> float:
+    return metrics["accuracy"]
+
+
 class Checkpoints:
     """The checkpoints of one stage: the latest two and the best are kept, each written atomically.
 
     Use it as a context manager: saving goes on in the background, and leaving waits for it.
     """
 
-    def __init__(self, directory: PathLike):
+    def __init__(self, directory: PathLike, *, read_only: bool = False):
+        """Opens a folder of checkpoints, or makes it.
+
+        Args:
+            directory: the folder.
+            read_only: change nothing in it; it may be somebody else's.
+        """
         self.directory = folder(directory)
-        self._manager = ocp.CheckpointManager(
-            self.directory,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(
-                    [
-                        policies.LatestN(2),
-                        policies.BestN(get_metric_fn=lambda metrics: metrics["accuracy"], n=1),
-                    ]
-                ),
-                best_fn=lambda metrics: metrics["accuracy"],
-            ),
+        keep = [policies.LatestN(2), policies.BestN(get_metric_fn=_accuracy, n=1)]
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policies.AnyPreservationPolicy(keep),
+            best_fn=_accuracy,
+            read_only=read_only,
         )
+        try:
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
+        except ValueError as error:
+            raise UsageError(
+                f"The checkpoints in {self.directory} cannot be read ({error}): the one of the"
+                " greatest step is damaged, delete its folder to go on from the one before."
+            ) from error
 
     def __enter__(self):
         return self
@@ -93,9 +104,6 @@ class Checkpoints:
             accuracy: by which the best checkpoint is chosen; None if it was not evaluated.
         """
         step = int(state.step)
-        if step in self._manager.all_steps():  # saved before its evaluation, by a stop
-            self._manager.wait_until_finished()
-            self._manager.delete(step)
         arrays = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
         saved = self._manager.save(
             step,
@@ -113,10 +121,6 @@ class Checkpoints:
     def wait(self) -> None:
         """Returns when everything that was saved lies on the disk."""
         self._manager.wait_until_finished()
-
-    def stop_requested(self, step: int) -> bool:
-        """True if the cluster announces a preemption; every process must ask at every step."""
-        return jax.process_count() > 1 and self._manager.reached_preemption(step)
 
     def read_json(self, step: int, item: str) -> dict[str, Any]:
         """Reads `progress` or `meta`."""

@@ -93,8 +93,8 @@ def chunk(step: int, stop: int, start: int, fused: int) -> int:
 
 
 def fused_steps() -> int:
-    """Steps that one call may run: many on accelerators, one on the CPU.
+    """Steps that one call may run: some on accelerators, one on the CPU.
 
     XLA's CPU backend runs convolutions inside a loop many times slower than outside.
     """
-    return 1 if jax.default_backend() == "cpu" else 100
+    return 1 if jax.default_backend() == "cpu" else 50

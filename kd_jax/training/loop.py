@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from kd_jax.data import BatchOrder
-from kd_jax.devices import agreed
+from kd_jax.devices import any_process
 from kd_jax.errors import UsageError
 from kd_jax.training.checkpoints import Checkpoints
 from kd_jax.training.execution import RunSteps, chunk, fused_steps
@@ -30,7 +30,7 @@ class Progress:
     Attributes:
         evaluated: step of the last evaluation.
         last: what that evaluation found; None before the first.
-        best: the evaluation with the greatest accuracy, the earliest of equals.
+        best: the evaluation with the greatest accuracy, the latest of equals, as in Orbax.
         sums: metrics summed over the steps since the last evaluation.
         count: number of these steps.
         seconds: time spent, over all processes that worked on the stage.
@@ -58,7 +58,7 @@ class Progress:
     def record(self, step: int, found: dict[str, float]) -> None:
         """Notes an evaluation."""
         self.evaluated, self.last = step, found
-        if self.best is None or found["accuracy"] > self.best["accuracy"]:
+        if self.best is None or found["accuracy"] >= self.best["accuracy"]:
             self.best = found
 
 
@@ -72,7 +72,7 @@ class Loop:
         order: which images make up each batch.
         steps: number of steps of the stage.
         evaluate_every: steps between evaluations; the last step is always evaluated.
-        evaluate: finds the metrics of a state, `accuracy` among them; polls the stop signal.
+        evaluate: finds the metrics of a state, `accuracy` among them.
         learning_rate: rate of the student at each step, for the log.
         checkpoints: where states are saved.
         checkpoint_minutes: greatest time between two saves.
@@ -143,34 +143,40 @@ class Loop:
             if step > (self.checkpoints.latest or 0):
                 save()
             self.checkpoints.wait()
-            raise Stopped(f"stage {self.name!r} is saved at step {step} of {self.steps}")
+            where = f"stage {self.name!r} is saved at step {step} of {self.steps}"
+            raise Stopped(where, self.stop.number)
 
-        self.line.pause()  # the first call compiles
+        count = None
         while True:
             due = step and (step % self.evaluate_every == 0 or step == self.steps)
             if due and progress.evaluated != step:
                 drain(0)
-                try:
-                    found = {"step": step, "epoch": step / self.order.steps_per_epoch}
-                    found |= self.evaluate(state)
-                except Stopped:
-                    save_and_stop()
+                found = {"step": step, "epoch": step / self.order.steps_per_epoch}
+                found |= self.evaluate(state)
+                self._check_finite(step, {name: np.array([v]) for name, v in found.items()})
                 progress.record(step, found)
                 self._report(progress, found)
                 save(found["accuracy"])
             if step == self.steps:
                 break
-            if self.stop.requested or self.checkpoints.stop_requested(step):
+            late = time.monotonic() - saved > 60 * self.checkpoint_minutes
+            stop, late = any_process(self.stop.requested, late)
+            if stop:
                 save_and_stop()
+            if late:
+                save()
             start = step // self.evaluate_every * self.evaluate_every
-            count = chunk(step, min(start + self.evaluate_every, self.steps), start, fused)
+            before_count, count = (
+                count,
+                chunk(step, min(start + self.evaluate_every, self.steps), start, fused),
+            )
+            if count != before_count:
+                self.line.pause()  # the next call compiles
             indices = np.stack([self.order(i) for i in range(step, step + count)])
             state, metrics = self.run_steps(state, frozen, images, indices)
             step += count
             pending.append((step, metrics))
             drain(1)
-            if agreed(time.monotonic() - saved > 60 * self.checkpoint_minutes):
-                save()
         self.checkpoints.wait()
         return state, progress
 
@@ -195,7 +201,7 @@ class Loop:
         if bad.any():
             first = bad.any(axis=0).argmax()
             name = names[bad[:, first].argmax()]
-            step = last - len(metrics["loss"]) + int(first) + 1
+            step = last - bad.shape[1] + int(first) + 1
             raise UsageError(
                 f"Stage {self.name!r}: {name} became {metrics[name][first]} at step {step} of"
                 f" {self.steps}: lower stages.{self.name}.optimizers learning_rate or the term's"

@@ -37,7 +37,10 @@ class Step(Schedule):
     def build(self, rate: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
         """See `Schedule`."""
         del steps
-        drops = {round(epoch * steps_per_epoch): self.factor for epoch in self.milestones}
+        drops: dict[int, float] = {}
+        for epoch in self.milestones:
+            step = round(epoch * steps_per_epoch)
+            drops[step] = drops.get(step, 1.0) * self.factor
         return optax.piecewise_constant_schedule(rate, drops)
 
 
@@ -76,6 +79,12 @@ class Optimizer:
     weight_decay: float = 0.0
     clip_norm: float | None = None
 
+    def __post_init__(self):
+        if not (self.learning_rate > 0 and self.warmup_epochs >= 0 and self.weight_decay >= 0):
+            raise ValueError(
+                "learning_rate must be greater than 0, warmup_epochs and weight_decay 0 or more"
+            )
+
     def rate(self, steps: int, steps_per_epoch: int) -> optax.Schedule:
         """The learning rate at each step."""
         schedule = self.schedule.build(self.learning_rate, steps, steps_per_epoch)
@@ -103,6 +112,11 @@ class Sgd(Optimizer):
 
     momentum: float = 0.9
     nesterov: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be at least 0 and less than 1, not {self.momentum}")
 
     def _rule(self, rate):
         decay = [optax.add_decayed_weights(self.weight_decay)] if self.weight_decay else []

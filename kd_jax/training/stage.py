@@ -164,6 +164,9 @@ def train_step(
         rows += len(rows) * lax.axis_index(axis_name)
     key = jax.random.fold_in(named_key(stage.seed, "step"), state.step)
     views = stage.views.training(key, batch["image"], rows)
+    batch = {**batch, "key": key, "step": state.step}
+    if axis_name is not None:  # dropout draws anew for every device's share
+        key = jax.random.fold_in(key, lax.axis_index(axis_name))
 
     def loss_fn(params):
         outputs, model_state = _forward(stage, params, state.model_state, frozen, views, key)

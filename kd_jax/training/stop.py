@@ -3,26 +3,34 @@
 import signal
 import threading
 
-import jax
-
 
 class Stopped(Exception):  # noqa: N818 - not an error: the run was asked to end
-    """Training was asked to stop and has saved where it stands."""
+    """Training was asked to stop and has saved where it stands.
+
+    Attributes:
+        number: the signal that asked.
+    """
+
+    def __init__(self, message: str, number: int):
+        super().__init__(message)
+        self.number = number
 
 
 class StopSignal:
     """While it is entered, SIGTERM and the first Ctrl-C only set `requested`.
 
-    With several processes the signals are left to JAX' preemption service, which makes all
-    processes agree on the step at which they save (`Checkpoints.stop_requested`).
+    Attributes:
+        requested: whether this process was asked to stop; with several, they must first agree.
+        number: the signal that asked.
     """
 
     def __init__(self):
         self.requested = False
+        self.number = signal.SIGTERM
         self._previous = {}
 
     def __enter__(self):
-        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._previous[number] = signal.signal(number, self._request)
         return self
@@ -33,5 +41,6 @@ class StopSignal:
 
     def _request(self, number, frame):
         del frame
-        self.requested = True
-        signal.signal(number, self._previous[number])  # a second Ctrl-C ends it at once
+        self.requested, self.number = True, signal.Signals(number)
+        if number == signal.SIGINT:  # a second Ctrl-C ends it at once
+            signal.signal(number, self._previous[number])

@@ -3,7 +3,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax.data import Augmentation, Views, check_filter, resize, view_size
+from kd_jax.data import (
+    Augmentation,
+    Normalisation,
+    View,
+    Views,
+    check_filter,
+    resize,
+    view_size,
+)
 from kd_jax.errors import UsageError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 12, 12, 3), dtype=np.uint8)
@@ -12,7 +20,9 @@ ROWS = jnp.arange(8)
 
 
 def views(**options):
-    return Views({"teacher": (12, 12), "student": (6, 6)}, MEAN, DEVIATION, **options)
+    normalisation = Normalisation(MEAN, DEVIATION)
+    sizes = {"teacher": (12, 12), "student": (6, 6)}
+    return Views({role: View(size, normalisation) for role, size in sizes.items()}, **options)
 
 
 def test_views_are_normalised_per_channel():
@@ -33,6 +43,15 @@ def test_every_role_sees_the_same_augmented_images():
     assert not np.allclose(seen["teacher"], views().evaluation(IMAGES)["teacher"])
 
 
+def test_each_network_keeps_the_normalisation_it_knows():
+    other = Normalisation((0.0,) * 3, (1.0,) * 3)
+    ours = Normalisation(MEAN, DEVIATION)
+    both = Views({"teacher": View((12, 12), other), "student": View((12, 12), ours)})
+    seen = both.evaluation(IMAGES)
+    np.testing.assert_allclose(seen["teacher"], IMAGES / 255, atol=1e-6)
+    np.testing.assert_array_equal(seen["student"], views().evaluation(IMAGES)["teacher"])
+
+
 def test_augmentation_depends_on_step_and_row_only():
     augmented = views(augmentation=Augmentation(crop_padding=2, flip=True))
     one = augmented.training(jax.random.key(1), IMAGES, ROWS)["student"]
@@ -43,7 +62,7 @@ def test_augmentation_depends_on_step_and_row_only():
 
 
 def test_a_channel_without_contrast_stays_finite():
-    flat = Views({"student": (4, 4)}, (0.5,), (0.0,))
+    flat = Views({"student": View((4, 4), Normalisation((0.5,), (0.0,)))})
     seen = flat.evaluation(np.full((2, 4, 4, 1), 128, np.uint8))["student"]
     assert np.isfinite(seen).all()
 

@@ -13,16 +13,6 @@ def test_mean_and_deviation_of_fractions_are_in_per_cent(tables):
     assert tables.mean_and_deviation([0.1, 0.2, 0.3]) == "20.00 ± 10.00"  # by N - 1
 
 
-def test_a_table_is_aligned(tables):
-    text = tables.markdown(("cell", "%"), [("a", "70.10"), ("longer", "-")])
-    assert text.splitlines() == [
-        "| cell   |     % |",
-        "| ------ | ----: |",
-        "| a      | 70.10 |",
-        "| longer |     - |",
-    ]
-
-
 def test_what_cannot_be_read_as_a_config_is_named(tables, tmp_path):
     with pytest.raises(UsageError, match=r"nothing.py cannot be read as a config .*quickstart"):
         tables.load_config(str(tmp_path / "nothing.py"))

@@ -64,7 +64,8 @@ _CIFAR100 = {
 
 
 def test_every_network_is_listed_here():
-    assert set(models.names()) == set(_CIFAR100)
+    assert set(_CIFAR100) == registry._BUILT_IN  # other tests register their own
+    assert set(_CIFAR100) <= set(models.names())
 
 
 @pytest.mark.parametrize("name", _CIFAR100)
@@ -252,7 +253,7 @@ def test_wrn_drops_out_only_in_training():
         ("resnet_18", {}, "no network 'resnet_18': choose one of resnet18, "),
         ("vgg12", {}, "choose one of vgg.*wrn_40_2"),
         ("resnet18", {"stemm": "cifar"}, "resnet18 has no option 'stemm'.*are stem, "),
-        ("resnet20", {"stem": "imagenet"}, "resnet20 has no option 'stem': .*none but"),
+        ("resnet20", {"stem": "imagenet"}, "resnet20 has no option 'stem': .*dtype, width"),
         ("vgg8", {"depth": 19}, "vgg8 has no option 'depth'"),
         ("resnet18", {"stem": "tiny"}, "stem='tiny' is unknown: choose one of cifar, imagenet"),
         ("vgg8", {"width": 0}, "width > 0, not 100 and 0"),

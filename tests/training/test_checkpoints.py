@@ -56,14 +56,31 @@ def test_the_latest_two_and_the_best_are_kept(state, tmp_path):
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["2", "5", "6"]
 
 
-def test_a_step_saved_before_its_evaluation_is_saved_again(state, tmp_path):
+def test_of_equals_the_latest_is_the_best(state, tmp_path):
     with Checkpoints(tmp_path / "c") as checkpoints:
-        checkpoints.save(at(state, 1), {"evaluated": 0}, META, None)
-        checkpoints.save(at(state, 1), {"evaluated": 1}, META, 0.7)
-        checkpoints.save(at(state, 2), {}, META, 0.6)
+        for step, accuracy in {1: 0.5, 2: 0.5, 3: 0.4, 4: 0.3}.items():
+            checkpoints.save(at(state, step), {}, META, accuracy)
         checkpoints.wait()
-        assert checkpoints.best == 1
-        assert checkpoints.read_json(1, "progress") == {"evaluated": 1}
+        assert checkpoints.best == 2  # as Progress.record has it
+
+
+def test_reading_changes_nothing(state, tmp_path):
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(at(state, 1), {}, META, 0.5)
+    before = sorted(tmp_path.rglob("*"))
+    with Checkpoints(tmp_path / "c", read_only=True) as checkpoints:
+        assert (checkpoints.latest, checkpoints.best) == (1, 1)
+        template = shapes(state).variables("student")
+        checkpoints.restore_network(1, "student", template, replicated(data_mesh(1)))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_broken_metrics_are_one_sentence_too(state, tmp_path):
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(at(state, 1), {}, META, 0.5)
+    (tmp_path / "c" / "1" / "metrics" / "metrics").write_text("{")
+    with pytest.raises(UsageError, match=r"cannot be read .* delete its folder"):
+        Checkpoints(tmp_path / "c").save(at(state, 2), {}, META, 0.5)
 
 
 def test_saving_goes_on_while_the_state_is_donated(state, tmp_path):

@@ -18,9 +18,9 @@ def test_means_are_over_the_steps_however_they_came():
 
 
 @pytest.mark.parametrize("accuracies", [(0.1, 0.5, 0.5, 0.2), (0.5, 0.4)])
-def test_the_best_is_the_earliest_of_equals(accuracies):
+def test_the_best_is_the_latest_of_equals(accuracies):
     progress = Progress()
     for step, accuracy in enumerate(accuracies, 1):
         progress.record(step, {"accuracy": accuracy, "step": step})
-    assert progress.best["step"] == accuracies.index(0.5) + 1
+    assert progress.best["step"] == max(i for i, a in enumerate(accuracies, 1) if a == 0.5)
     assert progress.last["step"] == progress.evaluated == len(accuracies)

@@ -48,30 +48,20 @@ def quadratic(optimizer, steps=12):
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "options"),
+    ("optimizer", "expected"),
     [
-        (Sgd(learning_rate=0.03, weight_decay=0.1), "SGD", {"momentum": 0.9}),
-        (
-            Sgd(learning_rate=0.03, weight_decay=0.1, nesterov=True),
-            "SGD",
-            {"momentum": 0.9, "nesterov": True},
-        ),
-        (Sgd(learning_rate=0.03, weight_decay=0.1, momentum=0.0), "SGD", {}),
-        (Adam(learning_rate=0.03, weight_decay=0.1), "Adam", {}),
-        (Adam(learning_rate=0.03, weight_decay=0.1, decoupled=True), "AdamW", {}),
+        (Sgd(learning_rate=0.03, weight_decay=0.1), [1.34257943, -5.42000914]),
+        (Sgd(learning_rate=0.03, weight_decay=0.1, nesterov=True), [2.07484335, -4.51766019]),
+        (Sgd(learning_rate=0.03, weight_decay=0.1, momentum=0.0), [1.43197683, 0.29245673]),
+        (Adam(learning_rate=0.03, weight_decay=0.1), [2.6420275, 3.64104191]),
+        (Adam(learning_rate=0.03, weight_decay=0.1, decoupled=True), [2.54240111, 3.5056481]),
     ],
 )
-def test_as_pytorch(ours, theirs, options):
-    torch = pytest.importorskip("torch")
-    x = torch.tensor([3.0, 4.0], requires_grad=True)
-    optimizer = getattr(torch.optim, theirs)([x], lr=0.03, weight_decay=0.1, **options)
-    for _ in range(12):
-        optimizer.zero_grad()
-        (((x - torch.tensor([1.0, -2.0])) ** 2).sum() + x[0] * x[1]).backward()
-        optimizer.step()
+def test_as_pytorch(optimizer, expected):
+    """After 12 steps of `torch.optim` SGD, Adam and AdamW, PyTorch 2.13 in float64."""
     with jax.numpy_dtype_promotion("standard"):  # optax' Adam raises a float to an integer
-        found = quadratic(ours)
-    np.testing.assert_allclose(found, x.detach().numpy(), rtol=1e-5)
+        found = quadratic(optimizer)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_clipping_bounds_the_first_step():

@@ -1,6 +1,6 @@
 import pytest
 
-from kd_jax.arguments import parse_argument
+from kd_jax.configs import parse_argument
 from kd_jax.errors import UsageError
 
 DEFAULTS = {"student": "resnet18", "resolution": 16, "width": 1.0, "baselines": False}
@@ -23,12 +23,12 @@ def test_values_take_the_type_of_their_default():
 @pytest.mark.parametrize(
     ("argument", "says"),
     [
-        ("resoluton=8", "did you mean resolution?"),
+        ("resoluton=8", "choose among resolution, "),
         ("resolution=low", "resolution='low' must be int"),
         ("baselines=yes", "must be bool"),
         ("student", "'student' needs a value"),
     ],
 )
 def test_a_bad_argument_is_named(argument, says):
-    with pytest.raises(UsageError, match=says.replace("?", r"\?")):
+    with pytest.raises(UsageError, match=says):
         parse_argument(argument, **DEFAULTS)
