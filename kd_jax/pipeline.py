@@ -29,11 +29,13 @@ from kd_jax.training import (
     Stage,
     StopSignal,
     TrainState,
+    batch_statistics,
     dataset_statistics,
     init_network,
     init_state,
     optimizer_groups,
     statistics_shapes,
+    train_step,
 )
 from kd_jax.weights import FINISHED
 
@@ -92,9 +94,10 @@ class Run:
         self.order = BatchOrder(self.spec.seed, len(self.train), data.batch_size)
         self.networks = Networks(self.spec, self.workdir, self.train)
         self.stages = {name: self._stage(name) for name in self.spec.pipeline}
-        self.shapes = {name: self._check_stage(name) for name in self.spec.pipeline}
+        self.shapes = {name: self._shapes(name) for name in self.spec.pipeline}
         for name in self.spec.pipeline:
             self._check_weights(name)
+            self._check_method(name)
         self._claim_workdir()
         self._on_device: dict[str, dict[str, jax.Array]] = {}
 
@@ -186,8 +189,8 @@ class Run:
         image = jnp.zeros((size, *self.train.images.shape[1:]), jnp.uint8)
         return {"image": image, "label": jnp.zeros(size, jnp.int32), "index": jnp.arange(size)}
 
-    def _check_stage(self, name: str) -> dict[str, PyTree]:
-        """Traces a stage without computing anything; returns the shapes of its variables."""
+    def _shapes(self, name: str) -> dict[str, PyTree]:
+        """Shapes of the variables of every network, found without computing anything."""
         stage, shapes = self.stages[name], {}
         for role in stage.networks:
             try:
@@ -208,6 +211,25 @@ class Run:
                     f"stages.{name}.networks.{role} cannot start from {spec.init_from!r}: the"
                     " shapes differ, use the same architecture and options."
                 )
+
+    def _check_method(self, name: str) -> None:
+        """Traces the first step, so that networks that a method cannot use are found now."""
+        if self.spec.execution == "pmap":
+            return  # only inside pmap do these networks have their axis
+        stage = self.stages[name]
+
+        def first_step(variables):
+            example = self._example()
+            frozen = {role: variables[role] for role in stage.frozen}
+            where = jnp.ones(len(example["index"]), bool)
+            statistics = batch_statistics(stage, frozen, example, example["index"], where)
+            state = init_state(stage, variables, example, statistics)
+            return train_step(stage, state, frozen, example)
+
+        try:
+            jax.eval_shape(first_step, self.shapes[name])
+        except ValueError as error:
+            raise UsageError(f"stages.{name}.method: {error}") from error
 
     def _images(self, split: str) -> dict[str, jax.Array]:
         """The `train` or `test` set on the devices; it is put there once."""

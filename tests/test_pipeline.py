@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ import small_config
 from kd_jax.data.sources import Digits
 from kd_jax.devices import data_mesh
 from kd_jax.errors import UsageError
+from kd_jax.methods import METHODS, Supervised
 from kd_jax.pipeline import Run
 from kd_jax.training import Checkpoints
 from kd_jax.weights import load
@@ -248,6 +250,19 @@ def test_a_loss_that_is_not_finite_stops_with_its_name(tmp_path):
 )
 def test_what_cannot_run_is_found_before_anything_is_written(tmp_path, changes, says):
     with pytest.raises(UsageError, match=says):
+        Run(config(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_networks_that_a_method_cannot_use_are_found_at_once(tmp_path, monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class SameWidth(Supervised):
+        def __call__(self, adapters, outputs, batch, *, axis_name=None):
+            raise ValueError("student [2, 16] and teacher [2, 32] differ")
+
+    monkeypatch.setitem(METHODS, "same_width", SameWidth)
+    changes = {"stages__teacher__method": {"name": "same_width"}}
+    with pytest.raises(UsageError, match=r"stages.teacher.method: student \[2, 16\] and teacher"):
         Run(config(**changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

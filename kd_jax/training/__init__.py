@@ -17,6 +17,7 @@ from kd_jax.training.stage import TrainState as TrainState
 from kd_jax.training.stage import init_network as init_network
 from kd_jax.training.stage import init_state as init_state
 from kd_jax.training.stage import train_step as train_step
+from kd_jax.training.statistics import batch_statistics as batch_statistics
 from kd_jax.training.statistics import dataset_statistics as dataset_statistics
 from kd_jax.training.statistics import statistics_shapes as statistics_shapes
 from kd_jax.training.stop import Stopped as Stopped
