@@ -8,17 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.experimental import multihost_utils
 
 from kd_jax import report
 from kd_jax.config import experiment
-from kd_jax.data import BatchOrder, Views, load_splits
-from kd_jax.devices import AXIS, any_process, check_divisible, data_mesh, place, replicated
+from kd_jax.devices import any_process, data_mesh, place, replicated
 from kd_jax.errors import UsageError
 from kd_jax.evaluation import accuracy_evaluator
 from kd_jax.files import PathLike, differences, folder, write_atomically
-from kd_jax.networks import Networks
+from kd_jax.plan import Plan
 from kd_jax.training import (
     EXECUTIONS,
     Checkpoints,
@@ -26,16 +24,12 @@ from kd_jax.training import (
     MetricsLog,
     Progress,
     ProgressLine,
-    Stage,
     StopSignal,
     TrainState,
-    batch_statistics,
     dataset_statistics,
     init_network,
     init_state,
-    optimizer_groups,
     statistics_shapes,
-    train_step,
 )
 from kd_jax.weights import FINISHED
 
@@ -51,15 +45,6 @@ def _what(config: Mapping[str, Any]) -> dict[str, Any]:
     for *path, last in WHERE:
         functools.reduce(lambda values, key: values.get(key, {}), path, config).pop(last, None)
     return config
-
-
-def same_shapes(one: PyTree, other: PyTree) -> bool:
-    """Whether two trees of arrays have the same structure, shapes and dtypes."""
-    leaves, structure = jax.tree.flatten(one)
-    others, other_structure = jax.tree.flatten(other)
-    return structure == other_structure and all(
-        (a.shape, a.dtype) == (b.shape, b.dtype) for a, b in zip(leaves, others, strict=True)
-    )
 
 
 class Run:
@@ -85,19 +70,7 @@ class Run:
             raise UsageError(f"The config holds more than plain values: {error}.") from error
         self.workdir = folder(workdir)
         self.mesh = data_mesh(self.spec.num_devices)
-        if self.spec.execution == "pmap" and jax.process_count() > 1:
-            raise UsageError("execution = 'pmap' runs in one process only: set it to 'jit'.")
-        data = self.spec.data
-        check_divisible(data.batch_size, self.mesh, "data.batch_size")
-        check_divisible(data.eval_batch_size, self.mesh, "data.eval_batch_size")
-        self.train, self.test = load_splits(data.source, data.train_split, data.test_split)
-        self.order = BatchOrder(self.spec.seed, len(self.train), data.batch_size)
-        self.networks = Networks(self.spec, self.workdir, self.train)
-        self.stages = {name: self._stage(name) for name in self.spec.pipeline}
-        self.shapes = {name: self._shapes(name) for name in self.spec.pipeline}
-        for name in self.spec.pipeline:
-            self._check_weights(name)
-            self._check_method(name)
+        self.plan = Plan(self.spec, self.workdir, self.mesh)
         self._claim_workdir()
         self._on_device: dict[str, dict[str, jax.Array]] = {}
 
@@ -158,83 +131,10 @@ class Run:
                 " restore these values, or choose a new --workdir."
             )
 
-    def _stage(self, name: str) -> Stage:
-        spec, data = self.spec.stages[name], self.spec.data
-        axis_name = AXIS if self.spec.execution == "pmap" else None
-        modules, views = {}, {}
-        for role in spec.networks:
-            card = self.networks.card(name, role)
-            views[role] = card.view
-            try:
-                modules[role] = card.module(axis_name)
-            except UsageError as error:
-                raise UsageError(f"stages.{name}.networks.{role}: {error}") from error
-        return Stage(
-            networks=modules,
-            trained=spec.trained,
-            method=spec.method,
-            optimizer=optimizer_groups(
-                spec.optimizers, spec.trained, self._steps(name), self.order.steps_per_epoch
-            ),
-            views=Views(views, data.augmentation, data.filter),
-            seed=self.spec.seed,
-        )
-
-    def _steps(self, name: str) -> int:
-        return max(1, round(self.spec.stages[name].epochs * self.order.steps_per_epoch))
-
-    def _example(self) -> dict[str, jax.Array]:
-        """A batch of the right shapes, and of as many images as there are devices."""
-        size = self.mesh.size
-        image = jnp.zeros((size, *self.train.images.shape[1:]), jnp.uint8)
-        return {"image": image, "label": jnp.zeros(size, jnp.int32), "index": jnp.arange(size)}
-
-    def _shapes(self, name: str) -> dict[str, PyTree]:
-        """Shapes of the variables of every network, found without computing anything."""
-        stage, shapes = self.stages[name], {}
-        for role in stage.networks:
-            try:
-                shapes[role] = jax.eval_shape(
-                    lambda role=role: init_network(stage, role, self._example()["image"])
-                )
-            except UsageError as error:
-                raise UsageError(f"stages.{name}.networks.{role}: {error}") from error
-        return shapes
-
-    def _check_weights(self, name: str) -> None:
-        """Raises `UsageError` where weights will not fit the network that starts from them."""
-        for role, spec in self.spec.stages[name].networks.items():
-            if spec.init_from in self.stages and not same_shapes(
-                self.shapes[name][role], self.shapes[spec.init_from][spec.init_role]
-            ):
-                raise UsageError(
-                    f"stages.{name}.networks.{role} cannot start from {spec.init_from!r}: the"
-                    " shapes differ, use the same architecture and options."
-                )
-
-    def _check_method(self, name: str) -> None:
-        """Traces the first step, so that networks that a method cannot use are found now."""
-        if self.spec.execution == "pmap":
-            return  # only inside pmap do these networks have their axis
-        stage = self.stages[name]
-
-        def first_step(variables):
-            example = self._example()
-            frozen = {role: variables[role] for role in stage.frozen}
-            where = jnp.ones(len(example["index"]), bool)
-            statistics = batch_statistics(stage, frozen, example, example["index"], where)
-            state = init_state(stage, variables, example, statistics)
-            return train_step(stage, state, frozen, example)
-
-        try:
-            jax.eval_shape(first_step, self.shapes[name])
-        except ValueError as error:
-            raise UsageError(f"stages.{name}.method: {error}") from error
-
     def _images(self, split: str) -> dict[str, jax.Array]:
         """The `train` or `test` set on the devices; it is put there once."""
         if split not in self._on_device:
-            images, whole = getattr(self, split), replicated(self.mesh)
+            images, whole = getattr(self.plan, split), replicated(self.mesh)
             self._on_device[split] = {
                 "image": place(images.images, whole),
                 "label": place(images.labels, whole),
@@ -246,28 +146,30 @@ class Run:
         variables, provenance = {}, {}
         for role, spec in self.spec.stages[name].networks.items():
             if spec.init_from is not None:
-                weights = self.networks.weights(name, role)
-                variables[role] = weights.read(self.shapes[name][role], replicated(self.mesh))
+                weights = self.plan.networks.weights(name, role)
+                variables[role] = weights.read(self.plan.shapes[name][role], replicated(self.mesh))
                 provenance[role] = weights.provenance(variables[role], self.workdir)
         return variables, provenance
 
     def _meta(self, name: str, provenance: Mapping[str, Any]) -> dict[str, Any]:
         """What a checkpoint says of itself; a run goes on only where all of it is still true."""
-        cards = {role: self.networks.card(name, role) for role in self.stages[name].trained}
+        cards = {
+            role: self.plan.networks.card(name, role) for role in self.plan.stages[name].trained
+        }
         meta = {
             "networks": {role: dataclasses.asdict(card) for role, card in cards.items()},
             "weights": provenance,
-            "train_images": self.train.fingerprint(),
+            "train_images": self.plan.train.fingerprint(),
         }
         return json.loads(json.dumps(meta))
 
     def _start(self, name: str, loaded, checkpoints: Checkpoints, meta) -> tuple:
         """The state to go on from: the newest checkpoint's, or a fresh one."""
-        stage, whole, images = self.stages[name], replicated(self.mesh), self._images("train")
+        stage, whole, images = self.plan.stages[name], replicated(self.mesh), self._images("train")
         frozen = {role: loaded[role] for role in stage.frozen}
 
         def fresh(loaded, statistics):
-            example = self._example()
+            example = self.plan.example()
             random = {
                 role: init_network(stage, role, example["image"])
                 for role in stage.networks
@@ -291,7 +193,7 @@ class Run:
 
     def _run_stage(self, name: str, stop: StopSignal) -> dict[str, Any]:
         """Trains a stage from wherever it stands; returns what `stage.json` holds."""
-        stage, spec, data = self.stages[name], self.spec.stages[name], self.spec.data
+        stage, spec, data = self.plan.stages[name], self.spec.stages[name], self.spec.data
         path = self.workdir / name
         path.mkdir(exist_ok=True)
         loaded, provenance = self._loaded(name)
@@ -315,7 +217,7 @@ class Run:
             return found["student"] | others
 
         student = spec.optimizers.get("student", spec.optimizers["default"])
-        steps, epoch = self._steps(name), self.order.steps_per_epoch
+        steps, epoch = self.plan.steps(name), self.plan.order.steps_per_epoch
         writes = jax.process_index() == 0
         with (
             Checkpoints(path / "checkpoints") as checkpoints,
@@ -326,7 +228,7 @@ class Run:
             loop = Loop(
                 name=name,
                 run_steps=EXECUTIONS[self.spec.execution](stage, self.mesh),
-                order=self.order,
+                order=self.plan.order,
                 steps=steps,
                 evaluate_every=max(1, round(min(spec.evaluate_every, spec.epochs) * epoch)),
                 evaluate=evaluate,
@@ -343,7 +245,7 @@ class Run:
             state, progress = loop.run(state, frozen, self._images("train"), progress)
         return {
             "name": name,
-            "network": self.networks.card(name, "student").name,
+            "network": self.plan.networks.card(name, "student").name,
             "resolution": stage.views.roles["student"].size[0],
             "params": sum(leaf.size for leaf in jax.tree.leaves(state.params["student"])),
             "last": progress.last,

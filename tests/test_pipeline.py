@@ -96,9 +96,9 @@ def test_a_network_may_be_taken_over_with_other_options(finished, tmp_path):
     options = {"init_from": path, "frozen": True, "options": {"dtype": "bfloat16"}}
     stages["student"]["networks"]["teacher"] = options
     run = Run(config(stages=stages, pipeline=("student",)), tmp_path)
-    card = run.networks.card("student", "teacher")
+    card = run.plan.networks.card("student", "teacher")
     assert (card.name, card.options) == ("tiny", {"width": 2.0, "dtype": "bfloat16"})
-    assert card.mean == run.networks.weights("student", "teacher").card.mean
+    assert card.mean == run.plan.networks.weights("student", "teacher").card.mean
     with pytest.raises(UsageError, match=r"was trained with filter 'bicubic', .* have 'box'"):
         Run(config(stages=stages, pipeline=("student",), data__filter="box"), tmp_path / "box")
 
