@@ -13,3 +13,11 @@ def x64():
     """Runs the test in double precision."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def cifar100_folder(tmp_path_factory):
+    """Where TFDS finds a prepared CIFAR-100 of noise."""
+    import small_sets
+
+    return small_sets.prepare(small_sets.Cifar100, tmp_path_factory.mktemp("cifar100"))

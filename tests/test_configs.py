@@ -1,15 +1,12 @@
 """Every config of the project runs, as short as it can be."""
 
 import importlib.util
-import io
 import pathlib
 
 import jax
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
-from PIL import Image
 
 from kd_jax.config import experiment
 from kd_jax.methods import SoftTargets
@@ -20,37 +17,6 @@ ARGUMENTS = {
     "quickstart.py": ["smoke"],
     "horkd/cifar100.py": ["smoke", "smoke,student=vgg11,resolution=32,baselines=true"],
 }
-
-
-class Cifar100(tfds.core.GeneratorBasedBuilder):
-    """Noise in the format of TFDS' CIFAR-100; encoded, so that no TensorFlow is needed."""
-
-    VERSION = tfds.core.Version("3.0.2")
-
-    def _info(self):
-        features = {
-            "image": tfds.features.Image(shape=(32, 32, 3)),
-            "label": tfds.features.ClassLabel(num_classes=100),
-        }
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-    def _split_generators(self, _):
-        return {"train": self._generate_examples(200), "test": self._generate_examples(100)}
-
-    def _generate_examples(self, number):
-        rng = np.random.default_rng(number)
-        for i in range(number):
-            file = io.BytesIO()
-            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(file, "PNG")
-            yield i, {"image": file.getvalue(), "label": i % 100}
-
-
-@pytest.fixture(scope="session")
-def tfds_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tfds")
-    builder = Cifar100(data_dir=str(folder), file_format="array_record")
-    builder.download_and_prepare(file_format="array_record")
-    return str(folder)
 
 
 def get_config(name, argument):
@@ -98,13 +64,13 @@ def quick_compiler():
 @pytest.mark.parametrize(
     ("name", "argument"), [(name, arg) for name, args in ARGUMENTS.items() for arg in args]
 )
-def test_a_smoke_run_goes_through_all_stages(name, argument, tfds_folder, tmp_path):
+def test_a_smoke_run_goes_through_all_stages(name, argument, cifar100_folder, tmp_path):
     config, doc = get_config(name, argument)
     assert f"--config=configs/{name}" in doc
     config = config.to_dict()
     config["num_devices"] = 1
     if config["data"]["source"]["name"] == "tfds":
-        config["data"]["source"]["data_dir"] = tfds_folder
+        config["data"]["source"]["data_dir"] = cifar100_folder
     summary = Run(config, tmp_path).run()
     assert [stage["name"] for stage in summary["stages"]] == list(config["pipeline"])
     assert all(np.isfinite(stage["last"]["cross_entropy"]) for stage in summary["stages"])

@@ -1,10 +1,8 @@
-import io
 import re
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
-from PIL import Image
+import small_sets
 from sklearn.datasets import load_digits
 
 from kd_jax.data import ImageSet, load_splits
@@ -56,48 +54,17 @@ def test_fingerprint_sees_every_pixel_and_label():
     assert ImageSet(one.images.copy(), one.labels.copy(), 2).fingerprint() == one.fingerprint()
 
 
-def png(image):
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
-
-
-class Tiny(tfds.core.GeneratorBasedBuilder):
-    """Encoded images, so that preparing needs no TensorFlow."""
-
-    VERSION = tfds.core.Version("1.0.0")
-
-    def _info(self):
-        features = {
-            "image": tfds.features.Image(shape=(6, 6, 3)),
-            "label": tfds.features.ClassLabel(num_classes=3),
-            "parity": tfds.features.ClassLabel(num_classes=2),
-        }
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-    def _split_generators(self, _):
-        return {"train": self._generate_examples(9), "test": self._generate_examples(3)}
-
-    def _generate_examples(self, number):
-        for i in range(number):
-            image = np.full((6, 6, 3), i, np.uint8)
-            yield i, {"image": png(image), "label": i % 3, "parity": i % 2}
-
-
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tfds")
-    builder = Tiny(data_dir=str(folder), file_format="array_record")
-    builder.download_and_prepare(file_format="array_record")
-    return str(folder)
+    return small_sets.prepare(small_sets.Grey, tmp_path_factory.mktemp("tfds"))
 
 
 def test_a_prepared_tfds_set_is_read_without_tensorflow(tiny):
-    train, test = load_splits(Tfds("tiny", tiny), "train[1:]", "test")
+    train, test = load_splits(Tfds("grey", tiny), "train[1:]", "test")
     assert (len(train), len(test), train.num_classes) == (8, 3, 3)
     # tfds stores the examples shuffled: every grey level must meet its own label
     np.testing.assert_array_equal(train.images[:, 0, 0, 0] % 3, train.labels)
-    parity = Tfds("tiny", tiny, label_key="parity").load("train")
+    parity = Tfds("grey", tiny, label_key="parity").load("train")
     assert parity.num_classes == 2
 
 
@@ -109,7 +76,7 @@ def test_what_is_not_prepared_names_the_command(tmp_path):
 
 def test_an_unknown_feature_lists_the_known(tiny):
     with pytest.raises(UsageError, match="'image', 'label', 'parity'"):
-        Tfds("tiny", tiny, label_key="fine_label").load("train")
+        Tfds("grey", tiny, label_key="fine_label").load("train")
 
 
 def save(path, images, labels):

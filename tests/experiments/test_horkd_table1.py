@@ -1,47 +1,13 @@
 import dataclasses
-import io
 import pathlib
 
-import numpy as np
 import pytest
 import small_stage
-import tensorflow_datasets as tfds
-from PIL import Image
 
 from kd_jax import models
 
 # the configs' smoke runs ask for a twentieth of the width, which leaves "tiny" nothing
 models.register("narrow", lambda width, **options: small_stage.Tiny(width=1.0, **options))
-
-
-class Cifar100(tfds.core.GeneratorBasedBuilder):
-    """A few images in the shape of the real set, already encoded so that TensorFlow is not used."""
-
-    VERSION = tfds.core.Version("1.0.0")
-
-    def _info(self):
-        features = {
-            "image": tfds.features.Image(shape=(32, 32, 3)),
-            "label": tfds.features.ClassLabel(num_classes=100),
-        }
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-    def _split_generators(self, _):
-        return {"train": self._generate_examples(128), "test": self._generate_examples(64)}
-
-    def _generate_examples(self, number):
-        for i in range(number):
-            file = io.BytesIO()
-            Image.fromarray(np.full((32, 32, 3), i, np.uint8)).save(file, "PNG")
-            yield i, {"image": file.getvalue(), "label": i % 100}
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tfds")
-    builder = Cifar100(data_dir=str(folder), file_format="array_record")
-    builder.download_and_prepare(file_format="array_record")
-    return str(folder)
 
 
 @pytest.fixture
@@ -65,9 +31,14 @@ def rows(text):
 
 @pytest.mark.usefixtures("one_device")
 def test_runs_cells_beside_the_papers_and_shares_their_teachers(
-    table1, data_dir, tmp_path, capsys, monkeypatch
+    table1, cifar100_folder, tmp_path, capsys, monkeypatch
 ):
-    options = [f"--workdir={tmp_path}", f"--data_dir={data_dir}", "--smoke", "--dtype=float32"]
+    options = [
+        f"--workdir={tmp_path}",
+        f"--data_dir={cifar100_folder}",
+        "--smoke",
+        "--dtype=float32",
+    ]
     assert table1.main([*options, "--cells=OUR-16-R"]) == 0
     before = rows(capsys.readouterr().out)
     kept = (tmp_path / "OUR-16-R/results.json").stat().st_mtime_ns
