@@ -118,7 +118,8 @@ class Loop:
             Stopped: if asked to, after saving.
             UsageError: if a loss is not finite.
         """
-        step, started, saved = int(state.step), time.monotonic(), time.monotonic()
+        step = saved_step = int(state.step)
+        started = saved = time.monotonic()
         before, fused = progress.seconds, fused_steps()
         pending = collections.deque()
 
@@ -132,15 +133,15 @@ class Loop:
                 self.line.advance(last, len(metrics["loss"]), float(metrics["loss"][-1]))
 
         def save(accuracy: float | None = None) -> None:
-            nonlocal saved
+            nonlocal saved, saved_step
             drain(0)
-            saved = time.monotonic()
+            saved, saved_step = time.monotonic(), step
             progress.seconds = before + saved - started
             self.checkpoints.save(state, dataclasses.asdict(progress), self.meta, accuracy)
             self.line.pause()
 
         def save_and_stop() -> None:
-            if step > (self.checkpoints.latest or 0):
+            if step > saved_step:
                 save()
             self.checkpoints.wait()
             where = f"stage {self.name!r} is saved at step {step} of {self.steps}"
@@ -163,15 +164,13 @@ class Loop:
             stop, late = any_process(self.stop.requested, late)
             if stop:
                 save_and_stop()
-            if late:
+            if late and step > saved_step:
                 save()
             start = step // self.evaluate_every * self.evaluate_every
-            before_count, count = (
-                count,
-                chunk(step, min(start + self.evaluate_every, self.steps), start, fused),
-            )
-            if count != before_count:
+            end = min(start + self.evaluate_every, self.steps)
+            if (size := chunk(step, end, start, fused)) != count:
                 self.line.pause()  # the next call compiles
+                count = size
             indices = np.stack([self.order(i) for i in range(step, step + count)])
             state, metrics = self.run_steps(state, frozen, images, indices)
             step += count
