@@ -55,9 +55,9 @@ def ladder(run: Run, name: str, steps: int) -> tuple[dict[str, Rung], float | No
         update, the metrics and the transfer of the indices; "loop", the host's loop.
         And the operations that the networks take in a step on each device, if XLA can say.
     """
-    stage, order = run.stages[name], run.order
+    stage, order = run.plan.stages[name], run.plan.order
     whole, batches = replicated(run.mesh), split(run.mesh)
-    images = {"image": place(run.train.images, whole), "label": place(run.train.labels, whole)}
+    images = {"image": place(run.plan.train.images, whole), "label": place(run.plan.train.labels, whole)}
     fresh, frozen = _start(stage, run, images)
     index = place(order(0), batches)
     batch = {key: jax.device_put(array[index], batches) for key, array in images.items()}
@@ -93,7 +93,7 @@ def _start(stage: Stage, run: Run, images) -> tuple[Callable[[], TrainState], di
     variables = jax.jit(networks, out_shardings=whole)()
     frozen = {role: variables[role] for role in stage.frozen}
     few = {key: array[:1000] for key, array in images.items()}  # random images are all alike
-    statistics = dataset_statistics(stage, frozen, few, run.order.batch_size, run.mesh)
+    statistics = dataset_statistics(stage, frozen, few, run.plan.order.batch_size, run.mesh)
     state = jax.jit(functools.partial(init_state, stage), out_shardings=whole)
     return lambda: state(variables, example, statistics), frozen
 
@@ -154,7 +154,7 @@ def _viewed(stage: Stage, state: TrainState, frozen, images, index):
 
 def _stepping(run: Run, run_steps, steps: int, state, frozen, images) -> Rung:
     count = chunk(0, steps, 0, fused_steps())
-    indices = np.stack([run.order(step) for step in range(count)])
+    indices = np.stack([run.plan.order(step) for step in range(count)])
 
     def rung():
         nonlocal state
@@ -187,7 +187,7 @@ class _Unsaved:
 def _looping(run: Run, run_steps, steps: int, state, frozen, images) -> Rung:
     progress, end = Progress(), 0
     log = MetricsLog(run.workdir / "metrics.jsonl", step=0, enabled=False)
-    line = ProgressLine("benchmark", steps, run.order.batch_size, enabled=False)
+    line = ProgressLine("benchmark", steps, run.plan.order.batch_size, enabled=False)
 
     def rung():
         nonlocal state, progress, end
@@ -196,7 +196,7 @@ def _looping(run: Run, run_steps, steps: int, state, frozen, images) -> Rung:
             loop = Loop(
                 name="benchmark",
                 run_steps=run_steps,
-                order=run.order,
+                order=run.plan.order,
                 steps=end,
                 evaluate_every=steps,
                 evaluate=lambda _: {"accuracy": 0.0},

@@ -243,11 +243,11 @@ def _torch_loop(args: argparse.Namespace):
 
 
 def _torch_rung(torch_loop, run: Run, name: str, args: argparse.Namespace):
-    method = run.stages[name].method
+    method = run.plan.stages[name].method
     return torch_loop.training(
-        run.train.images,
-        run.train.labels,
-        run.order,
+        run.plan.train.images,
+        run.plan.train.labels,
+        run.plan.order,
         {
             "feature": method.feature_weight,
             "pair": method.pair_weight,
