@@ -57,7 +57,10 @@ def ladder(run: Run, name: str, steps: int) -> tuple[dict[str, Rung], float | No
     """
     stage, order = run.plan.stages[name], run.plan.order
     whole, batches = replicated(run.mesh), split(run.mesh)
-    images = {"image": place(run.plan.train.images, whole), "label": place(run.plan.train.labels, whole)}
+    images = {
+        "image": place(run.plan.train.images, whole),
+        "label": place(run.plan.train.labels, whole),
+    }
     fresh, frozen = _start(stage, run, images)
     index = place(order(0), batches)
     batch = {key: jax.device_put(array[index], batches) for key, array in images.items()}

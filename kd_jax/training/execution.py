@@ -18,7 +18,7 @@ RunSteps = Callable[
     [TrainState, Mapping[str, PyTree], Mapping[str, jax.Array], np.ndarray],
     tuple[TrainState, dict[str, jax.Array]],
 ]
-"""`(state, frozen, images, indices [K, N]) -> (state, metrics [K])`; `state` is donated."""
+"""`(state, frozen, images, indices [K, N]) -> (state, metrics [K])`; `state` is used up."""
 
 
 def _run_steps(stage: Stage, axis_name, constrain, state, frozen, images, indices):
@@ -34,6 +34,14 @@ def _run_steps(stage: Stage, axis_name, constrain, state, frozen, images, indice
     return lax.scan(body, state, indices)
 
 
+def _donated() -> tuple[int, ...]:
+    """Arguments whose buffers a step may reuse: the state, on accelerators.
+
+    XLA's CPU backend pays for reusing them: 2 to 3 % of a ResNet-18 step.
+    """
+    return () if jax.default_backend() == "cpu" else (0,)
+
+
 def jit_steps(stage: Stage, mesh: Mesh) -> RunSteps:
     """Steps in the global view: `jax.jit` over the mesh, batches split along `"data"`."""
     whole, batches = replicated(mesh), split(mesh)
@@ -45,7 +53,7 @@ def jit_steps(stage: Stage, mesh: Mesh) -> RunSteps:
         functools.partial(_run_steps, stage, None, constrain),
         in_shardings=(whole, whole, whole, split(mesh, axis=1)),
         out_shardings=(whole, whole),
-        donate_argnums=0,
+        donate_argnums=_donated(),
     )
 
     def run_steps(state, frozen, images, indices):
@@ -65,7 +73,7 @@ def pmap_steps(stage: Stage, mesh: Mesh) -> RunSteps:
         axis_name=AXIS,
         in_axes=(None, None, None, 0),
         out_axes=None,
-        donate_argnums=0,
+        donate_argnums=_donated(),
         devices=mesh.devices.ravel().tolist(),
     )
 
