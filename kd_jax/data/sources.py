@@ -132,7 +132,7 @@ class Tfds(Source):
             folder = self.data_dir or tfds.core.constants.DATA_DIR
             raise UsageError(
                 f"data.source.dataset {self.dataset!r} is not prepared in {folder}: run"
-                f" `pip install 'kd_jax[prepare]' && {self._prepare_command(folder)}`, or set"
+                f" `pip install tensorflow && {self._prepare_command(folder)}`, or set"
                 f" data.source.data_dir to the folder that holds it."
             ) from error
 
