@@ -106,7 +106,7 @@ class Loop:
         """Trains from wherever `state` stands to the end.
 
         Args:
-            state: to start from; its buffers are donated.
+            state: to start from; it is used up.
             frozen: variables of the frozen networks.
             images: the training set on the devices, `image` and `label`.
             progress: what goes with `state`.
