@@ -4,20 +4,64 @@
 dtype. Gradients flow to the student and to the teacher: stop the teacher's where it is fixed.
 """
 
+from kd_jax.losses.centers import center_relation as center_relation
+from kd_jax.losses.centers import class_centers as class_centers
+from kd_jax.losses.contrast import ContrastMemory as ContrastMemory
+from kd_jax.losses.contrast import contrast_memory as contrast_memory
+from kd_jax.losses.contrast import contrast_negatives as contrast_negatives
+from kd_jax.losses.contrast import contrastive_representation as contrastive_representation
+from kd_jax.losses.contrast import info_nce as info_nce
+from kd_jax.losses.distributions import mk_mmd as mk_mmd
 from kd_jax.losses.features import feature_l1 as feature_l1
-from kd_jax.losses.relations import center_relation as center_relation
-from kd_jax.losses.relations import class_centers as class_centers
+from kd_jax.losses.features import feature_mse as feature_mse
+from kd_jax.losses.features import normalized_feature_l2 as normalized_feature_l2
+from kd_jax.losses.maps import activation_boundary as activation_boundary
+from kd_jax.losses.maps import attention_transfer as attention_transfer
+from kd_jax.losses.maps import factor_transfer as factor_transfer
+from kd_jax.losses.maps import flow_of_solution as flow_of_solution
+from kd_jax.losses.maps import neuron_selectivity as neuron_selectivity
+from kd_jax.losses.maps import variational_information as variational_information
+from kd_jax.losses.relations import hybrid_order as hybrid_order
 from kd_jax.losses.relations import pair_relation as pair_relation
+from kd_jax.losses.relations import rkd_angle as rkd_angle
+from kd_jax.losses.relations import rkd_distance as rkd_distance
 from kd_jax.losses.relations import triplet_relation as triplet_relation
+from kd_jax.losses.similarities import correlation_congruence as correlation_congruence
+from kd_jax.losses.similarities import probabilistic_transfer as probabilistic_transfer
+from kd_jax.losses.similarities import similarity_preserving as similarity_preserving
 from kd_jax.losses.targets import cross_entropy as cross_entropy
+from kd_jax.losses.targets import decoupled_kd as decoupled_kd
+from kd_jax.losses.targets import soft_target_cross_entropy as soft_target_cross_entropy
 from kd_jax.losses.targets import soft_target_kl as soft_target_kl
 
 __all__ = [
+    "ContrastMemory",
+    "activation_boundary",
+    "attention_transfer",
     "center_relation",
     "class_centers",
+    "contrast_memory",
+    "contrast_negatives",
+    "contrastive_representation",
+    "correlation_congruence",
     "cross_entropy",
+    "decoupled_kd",
+    "factor_transfer",
     "feature_l1",
+    "feature_mse",
+    "flow_of_solution",
+    "hybrid_order",
+    "info_nce",
+    "mk_mmd",
+    "neuron_selectivity",
+    "normalized_feature_l2",
     "pair_relation",
+    "probabilistic_transfer",
+    "rkd_angle",
+    "rkd_distance",
+    "similarity_preserving",
+    "soft_target_cross_entropy",
     "soft_target_kl",
     "triplet_relation",
+    "variational_information",
 ]

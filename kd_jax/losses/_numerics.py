@@ -1,8 +1,14 @@
 """What the kernels share: dtypes, checks, masks, and distances that are safe to differentiate."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
+
+# TensorFloat-32 and bfloat16 products would lose the small differences that these losses live on.
+HIGHEST = jax.lax.Precision.HIGHEST
 
 # The error of a squared distance stays below 10 roundings of the squared norms (measured, widths
 # to 4096, heavy tails), so up to 32 it says too little to divide by: such rows coincide.
@@ -21,6 +27,57 @@ def expect(holds: bool, rule: str, **arrays: jax.Array) -> None:
     if not holds:
         shapes = ", ".join(f"{name} {x.shape}" for name, x in arrays.items())
         raise ValueError(f"{rule}; got {shapes}")
+
+
+def one_of(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raises a ValueError with the choices where the value is none of them."""
+    if value not in choices:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}; got {value!r}")
+
+
+def as_rows(
+    student: ArrayLike, teacher: ArrayLike, *, same_width: bool = True
+) -> tuple[jax.Array, jax.Array]:
+    """Features of the same images, [N, D] each or, unless `same_width`, [N, D] and [N, E]."""
+    student, teacher = upcast(student, teacher)
+    fits = student.ndim == teacher.ndim == 2 and len(student) == len(teacher)
+    fits = fits and (student.shape == teacher.shape or not same_width)
+    rule = "student and teacher must both be [N, D]"
+    if not same_width:
+        rule = "student [N, D] and teacher [N, E] must hold the same images"
+    expect(fits, rule, student=student, teacher=teacher)
+    return student, teacher
+
+
+def as_maps(
+    student: ArrayLike, teacher: ArrayLike, *, same_channels: bool = False
+) -> tuple[jax.Array, jax.Array]:
+    """Maps [N, H, W, C] of the same images, brought to one height and width.
+
+    Each axis is average-pooled to the smaller size of the two, by PyTorch's adaptive rule where
+    they do not divide. The channels may differ unless `same_channels`.
+    """
+    student, teacher = upcast(student, teacher)
+    fits = student.ndim == teacher.ndim == 4 and len(student) == len(teacher)
+    fits = fits and (student.shape[3] == teacher.shape[3] or not same_channels)
+    rule = "maps must be [N, H, W, C] of the same images" + same_channels * ", with equal channels"
+    expect(fits, rule, student=student, teacher=teacher)
+    size = tuple(map(min, student.shape[1:3], teacher.shape[1:3]))
+    return _pool(student, size), _pool(teacher, size)
+
+
+def _pool(maps: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Averages of windows from floor(i old / new) to ceil((i + 1) old / new)."""
+    for axis, new in enumerate(size, start=1):
+        old = maps.shape[axis]
+        if old != new:
+            matrix = np.zeros((new, old))
+            for i in range(new):
+                window = slice(i * old // new, -(-(i + 1) * old // new))
+                matrix[i, window] = 1 / (window.stop - window.start)
+            matrix = jnp.asarray(matrix, maps.dtype)
+            maps = jnp.moveaxis(jnp.tensordot(matrix, maps, (1, axis), precision=HIGHEST), 0, axis)
+    return maps
 
 
 def as_labels(labels: ArrayLike, rows: jax.Array) -> jax.Array:
@@ -60,6 +117,16 @@ def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
     return keep_rows(x, mask).sum(0, keepdims=True) / count
 
 
+def reduce_images(
+    values: jax.Array, mask: jax.Array, axis_name: str | None, reduction: str = "mean"
+) -> jax.Array:
+    """The sum or the mean of the values [N] that count, over the global batch."""
+    total, count = jnp.where(mask, values, 0).sum(), mask.sum()
+    if axis_name is not None:
+        total, count = jax.lax.psum((total, count), axis_name)
+    return reduce_tuples(total, count, reduction)
+
+
 def safe_root(x: jax.Array) -> jax.Array:
     """Square root whose gradient at 0 is 0."""
     positive = x > 0
@@ -73,21 +140,56 @@ def safe_reciprocal(x: jax.Array) -> jax.Array:
     return jnp.where(positive, 1 / jnp.where(positive, x, 1), 0)
 
 
-def squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
+def absolute(x: jax.Array) -> jax.Array:
+    """Absolute value whose gradient at 0 is 0, where that of `jnp.abs` is 1."""
+    return x * jax.lax.stop_gradient(jnp.sign(x))
+
+
+def huber(gap: jax.Array, delta: ArrayLike = 1.0) -> jax.Array:
+    """gap^2 / 2 up to |gap| = delta, then delta (|gap| - delta / 2)."""
+    bound = jnp.asarray(delta, gap.dtype)
+    inside = jnp.clip(gap, -bound, bound)
+    return inside * (gap - inside / 2)
+
+
+def unit_rows(x: jax.Array, axis: int | tuple[int, ...] = -1) -> jax.Array:
+    """X / ||x||_2 along the axes, 0 with gradient 0 where x is 0; any size of x will do."""
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis, keepdims=True, initial=0))
+    x = x * safe_reciprocal(largest)  # else the squares of tiny and huge x leave float32's range
+    return x * safe_reciprocal(safe_root((x * x).sum(axis, keepdims=True)))
+
+
+@jax.custom_vjp
+def gram(x: jax.Array) -> jax.Array:
+    """X x^T [N, N] of the rows of x [N, D]; its gradient takes one product instead of two."""
+    return jnp.matmul(x, x.T, precision=HIGHEST)
+
+
+def _gram_backward(x: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
+    return (jnp.matmul(cotangent + cotangent.T, x, precision=HIGHEST),)
+
+
+gram.defvjp(lambda x: (gram(x), x), _gram_backward)
+
+
+def squared_distances(x: jax.Array, y: jax.Array | None = None) -> jax.Array:
     """Squared distances [N, M] between the rows of x [N, D] and y [M, D], 0 where they coincide.
 
     From the product x y^T, without [N, M, D] differences: subtract a common centre first. What
     does not rise above the rounding errors of |x|^2 + |y|^2 is 0: in float32, distances below
-    0.3 % of the rows' length.
+    0.3 % of the rows' length. Without y, those of x among themselves.
     """
+    if y is None:
+        y, products = x, gram(x)
+    else:
+        products = jnp.matmul(x, y.T, precision=HIGHEST)
     squares = (x * x).sum(1)[:, None] + (y * y).sum(1)[None]
-    distances = squares - 2 * jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
+    distances = squares - 2 * products
     info = jnp.finfo(x.dtype)
     return jnp.where(distances > jnp.maximum(_NOISE * info.eps * squares, info.tiny), distances, 0)
 
 
 def reduce_tuples(total: jax.Array, count: jax.Array, reduction: str) -> jax.Array:
     """The sum over the tuples or their mean; the mean over no tuples is 0."""
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"reduction must be 'mean' or 'sum'; got {reduction!r}")
+    one_of("reduction", reduction, ("mean", "sum"))
     return total if reduction == "sum" else total / jnp.maximum(count, 1).astype(total.dtype)

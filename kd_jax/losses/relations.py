@@ -1,8 +1,10 @@
-"""Relations of HORKD: between two images, three images, and an image and the class centres.
+"""Relations within a batch: the distances of pairs and the angles of triplets.
 
 HORKD: Ge et al., "Look one and more: distilling hybrid order relational knowledge for
-cross-resolution image recognition", AAAI 2020. Student and teacher may differ in width where only
-relations are compared.
+cross-resolution image recognition", AAAI 2020, which averages or sums over distinct tuples.
+RKD: Park et al., `Relational knowledge distillation <https://arxiv.org/abs/1904.05068>`_, CVPR
+2019, whose code averages over all N^2 and N^3, repeated images included. Student and teacher may
+differ in width: only relations are compared.
 """
 
 import jax
@@ -11,6 +13,92 @@ from jax.typing import ArrayLike
 
 from kd_jax.losses import _numerics
 from kd_jax.losses._triplets import triplet_sum
+from kd_jax.losses.centers import center_relation
+from kd_jax.losses.features import feature_l1
+
+
+def rkd_distance(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    *,
+    variant: str = "repdistiller",
+    where: ArrayLike | None = None,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """RKD-D: Huber loss between the normalised distances of two images.
+
+    Huber(psi(g_i, g_j) - psi(f_i, f_j)) with delta 1 and psi = ||. - .||_2 / mu, the mean over all
+    N^2 ordered pairs, the N zeros of the diagonal included. mu is each network's own mean distance
+    over the N (N - 1) others, and the gradient flows through it. Coincident images have distance 0
+    with gradient 0; a network whose images all coincide has psi = 0.
+
+    Args:
+        student: features [N, D].
+        teacher: features [N, E].
+        variant: "repdistiller" takes the features as they are; "paper" L2-normalises both first, as
+            the RKD authors' code for classification does.
+        where: [N], False for rows to leave out.
+        axis_name: mapped axis over whose devices the batch is spread; the value is that of the
+            global batch on each of them, and the gradient right after a `pmean` over it.
+
+    Returns:
+        A scalar; RepDistiller weighs it 25.
+
+    Raises:
+        ValueError: the shapes do not fit, the mask is not boolean, the variant is unknown.
+
+    References:
+        RKD, eq. 5 to 7; RepDistiller, `RKD.py`.
+    """
+    student, teacher = _variant(student, teacher, variant)
+    student, teacher, count = _distances(student, teacher, where, axis_name)
+    pairs = count * (count - 1) / 2
+    gap = _normalised(student, pairs) - _normalised(teacher, pairs)
+    return _numerics.reduce_tuples(_numerics.huber(gap).sum(), count * count, "mean")
+
+
+def rkd_angle(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    *,
+    variant: str = "repdistiller",
+    where: ArrayLike | None = None,
+    axis_name: str | None = None,
+    chunk_size: int | None = None,
+) -> jax.Array:
+    """RKD-A: Huber loss between the cosines of the angles that three images form.
+
+    Huber(cos g_ijk - cos f_ijk) with delta 1, the angle at j, the mean over all N^3 ordered triples
+    with repeated images: where i = j or k = j the cosine is 0, and where i = k it is 1, or 0 if i
+    and j coincide. Accuracy, cost and derivatives are those of `triplet_relation`.
+
+    Args:
+        student: features [N, D].
+        teacher: features [N, E].
+        variant: "repdistiller" takes the features as they are; "paper" L2-normalises both first, as
+            the RKD authors' code for classification does.
+        where: [N], False for rows to leave out.
+        axis_name: mapped axis over whose devices the batch is spread; the value is that of the
+            global batch on each of them, and the gradient right after a `pmean` over it.
+        chunk_size: see `triplet_relation`.
+
+    Returns:
+        A scalar; RepDistiller weighs it 50.
+
+    Raises:
+        ValueError: the shapes do not fit, the mask is not boolean, the variant is unknown, the
+            chunk holds nothing.
+
+    References:
+        RKD, eq. 8 and 9; RepDistiller, `RKD.py`.
+    """
+    student, teacher = _variant(student, teacher, variant)
+    student, teacher, count = _distances(student, teacher, where, axis_name)
+    total = 2 * triplet_sum(student, teacher, jnp.ones((), student.dtype), chunk_size)
+    # i = k: the cosines differ by 1 where i and j coincide in one network only.
+    mismatches = (student > 0) != (teacher > 0)
+    total += mismatches.sum().astype(total.dtype) / 2
+    return _numerics.reduce_tuples(total, count**3, "mean")
 
 
 def pair_relation(
@@ -42,17 +130,13 @@ def pair_relation(
         ValueError: the shapes do not fit, the mask is not boolean, the reduction is unknown.
 
     References:
-        HORKD, eq. 3; distances as in RKD, Park et al., CVPR 2019, but squared, not Huber.
+        HORKD, eq. 3: squared where RKD, `rkd_distance`, has the Huber loss.
     """
     student, teacher, count = _distances(student, teacher, where, axis_name)
     pairs = count * (count - 1) / 2
 
-    def normalised(squares: jax.Array) -> jax.Array:
-        distances = _numerics.safe_root(squares)
-        mean = distances.sum() / 2 / jnp.maximum(pairs, 1)
-        return distances * _numerics.safe_reciprocal(mean)
-
-    total = ((normalised(student) - normalised(teacher)) ** 2).sum() / 2
+    gap = _normalised(student, pairs) - _normalised(teacher, pairs)
+    total = jnp.square(gap).sum() / 2
     return _numerics.reduce_tuples(total, pairs, reduction)
 
 
@@ -94,114 +178,85 @@ def triplet_relation(
             chunk holds nothing.
 
     References:
-        HORKD, eq. 4 and 5; angles as in RKD, Park et al., CVPR 2019.
+        HORKD, eq. 4 and 5; the angles of RKD, `rkd_angle`, which counts them otherwise.
     """
     student, teacher, count = _distances(student, teacher, where, axis_name)
-    images = len(student)
-    if chunk_size is None:
-        chunk_size = images if images <= 64 else 1
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be positive; got {chunk_size}")
-    delta = jnp.asarray(huber_delta, student.dtype)
-    total = triplet_sum(student, teacher, delta, min(chunk_size, images))
+    total = triplet_sum(student, teacher, jnp.asarray(huber_delta, student.dtype), chunk_size)
     return _numerics.reduce_tuples(total, count * (count - 1) * (count - 2) / 2, reduction)
 
 
-def class_centers(
-    features: ArrayLike,
-    labels: ArrayLike,
-    num_classes: int,
-    *,
-    where: ArrayLike | None = None,
-    axis_name: str | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """Mean feature of each class, u_c.
-
-    Args:
-        features: [N, D].
-        labels: [N], integers; an image whose label is not in [0, num_classes) belongs to no class.
-        num_classes: C.
-        where: [N], False for rows to leave out.
-        axis_name: mapped axis over whose devices the batch is spread.
-
-    Returns:
-        The centres [C, D] and the number of images in each class [C], in the features' dtype so
-        that batches can be averaged by weight. A class without images has centre 0 and count 0.
-
-    Raises:
-        ValueError: the shapes do not fit, the labels are not integers, the mask is not boolean.
-
-    References:
-        HORKD, eq. 6.
-    """
-    (features,) = _numerics.upcast(features)
-    labels = _numerics.as_labels(labels, features)
-    mask = _numerics.as_mask(where, features)
-    features, labels, mask = (_numerics.gather_rows(x, axis_name) for x in (features, labels, mask))
-    mask &= (labels >= 0) & (labels < num_classes)
-    # Segment `num_classes` does not exist, so these rows are dropped; negative ones would wrap.
-    segments = jnp.where(mask, labels, num_classes)
-    counts = jax.ops.segment_sum(mask.astype(features.dtype), segments, num_classes)
-    sums = jax.ops.segment_sum(_numerics.keep_rows(features, mask), segments, num_classes)
-    return sums / jnp.maximum(counts, 1)[:, None], counts
-
-
-def center_relation(
+def hybrid_order(
     student: ArrayLike,
     teacher: ArrayLike,
     centers: ArrayLike,
     *,
     present: ArrayLike | None = None,
+    feature_weight: ArrayLike = 1.0,
+    pair_weight: ArrayLike = 0.02,
+    triplet_weight: ArrayLike = 0.01,
+    center_weight: ArrayLike = 1.0,
     reduction: str = "mean",
+    where: ArrayLike | None = None,
+    axis_name: str | None = None,
 ) -> jax.Array:
-    """Squared differences of the distances to the class centres.
+    """HORKD: the relations of one image, two, three, and of an image and the class centres.
 
-    (||f_i - u_c||_2 - ||g_i - u_c||_2)^2, over the classes c; an image on a centre has distance 0
-    with gradient 0. The distances are not normalised.
+    feature_weight L1 + pair_weight L2 + triplet_weight L3 + center_weight L_C, which are
+    `feature_l1`, `pair_relation`, `triplet_relation` and `center_relation`, each reduced over its
+    own distinct tuples. The paper adds the cross-entropy on the labels.
 
     Args:
         student: features [N, D].
         teacher: features [N, D].
         centers: the teacher's class centres [C, D], see `class_centers`.
         present: [C], False for the classes to leave out, such as those without images.
-        reduction: "mean" over the classes that are present, 0 if there is none, or their "sum".
+        feature_weight: of L1; the paper's ablation is best without it.
+        pair_weight: alpha.
+        triplet_weight: beta.
+        center_weight: gamma.
+        reduction: "mean" over the images, pairs, triplets, and images with a class; or their "sum",
+            the paper's letter, which grows as N, N^2, N^3 and N C.
+        where: [N], False for rows to leave out.
+        axis_name: mapped axis over whose devices the batch is spread; the value is that of the
+            global batch on each of them, and the gradient right after a `pmean` over it.
 
     Returns:
-        One loss an image, [N]. Its mean over the batch, with "mean", is the mean over the pairs of
-        an image and a class; its sum, with "sum", the paper's.
+        A scalar.
 
     Raises:
-        ValueError: the shapes do not fit, the mask is not boolean, the reduction is unknown.
+        ValueError: the shapes do not fit, a mask is not boolean, the reduction is unknown.
 
     References:
-        HORKD, eq. 7.
+        HORKD, eq. 8.
     """
-    arrays = student, teacher, centers = _numerics.upcast(student, teacher, centers)
-    fits = all(x.ndim == 2 for x in arrays) and student.shape == teacher.shape
-    fits = fits and student.shape[1] == centers.shape[1]
-    rule = "student and teacher [N, D] need centers [C, D]"
-    _numerics.expect(fits, rule, student=student, teacher=teacher, centers=centers)
-    mask = _numerics.as_mask(present, centers, "present")
-    # A common shift changes no distance, hence no gradient, and keeps the float32 products exact.
-    shift = jax.lax.stop_gradient(_numerics.masked_mean(centers, mask))
-    centers = _numerics.keep_rows(centers - shift, mask)
+    student, teacher = _numerics.as_rows(student, teacher)
+    mask = _numerics.as_mask(where, student)
+    student, teacher = (_numerics.keep_rows(x, mask) for x in (student, teacher))
+    one = feature_l1(student, teacher)
+    center = center_relation(student, teacher, centers, present=present, reduction=reduction)
+    coupled = {"reduction": reduction, "where": mask, "axis_name": axis_name}
+    terms = [
+        (feature_weight, _numerics.reduce_images(one, mask, axis_name, reduction)),
+        (pair_weight, pair_relation(student, teacher, **coupled)),
+        (triplet_weight, triplet_relation(student, teacher, **coupled)),
+        (center_weight, _numerics.reduce_images(center, mask, axis_name, reduction)),
+    ]
+    return sum(jnp.asarray(weight, term.dtype) * term for weight, term in terms)
 
-    def distances(features: jax.Array) -> jax.Array:
-        return _numerics.safe_root(_numerics.squared_distances(features - shift, centers))
 
-    squares = (distances(student) - distances(teacher)) ** 2
-    total = jnp.where(mask[None], squares, 0).sum(1)
-    return _numerics.reduce_tuples(total, mask.sum(), reduction)
+def _variant(student: ArrayLike, teacher: ArrayLike, variant: str) -> tuple[jax.Array, jax.Array]:
+    _numerics.one_of("variant", variant, ("repdistiller", "paper"))
+    student, teacher = _numerics.as_rows(student, teacher, same_width=False)
+    if variant == "paper":
+        return _numerics.unit_rows(student), _numerics.unit_rows(teacher)
+    return student, teacher
 
 
 def _distances(
     student: ArrayLike, teacher: ArrayLike, where: ArrayLike | None, axis_name: str | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Squared distances [N, N] in each network, 0 for masked rows, and the number of rows."""
-    student, teacher = _numerics.upcast(student, teacher)
-    fits = student.ndim == teacher.ndim == 2 and len(student) == len(teacher)
-    rule = "student [N, D] and teacher [N, E] must hold the same images"
-    _numerics.expect(fits, rule, student=student, teacher=teacher)
+    student, teacher = _numerics.as_rows(student, teacher, same_width=False)
     mask = _numerics.gather_rows(_numerics.as_mask(where, student), axis_name)
     distinct = mask[:, None] & mask[None] & ~jnp.eye(len(mask), dtype=bool)
 
@@ -210,6 +265,13 @@ def _distances(
         # A common shift changes no distance, hence no gradient.
         shift = jax.lax.stop_gradient(_numerics.masked_mean(features, mask))
         features = _numerics.keep_rows(features - shift, mask)
-        return jnp.where(distinct, _numerics.squared_distances(features, features), 0)
+        return jnp.where(distinct, _numerics.squared_distances(features), 0)
 
     return squares(student), squares(teacher), mask.sum().astype(student.dtype)
+
+
+def _normalised(squares: jax.Array, pairs: jax.Array) -> jax.Array:
+    """The distances over their mean, which the gradient goes through too."""
+    distances = _numerics.safe_root(squares)
+    mean = distances.sum() / 2 / jnp.maximum(pairs, 1)
+    return distances * _numerics.safe_reciprocal(mean)
