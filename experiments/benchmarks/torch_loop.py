@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own way
+from torch_losses import hybrid_order
 
 
 class Block(nn.Module):
@@ -54,41 +55,6 @@ class ResNet18(nn.Module):
         """Logits and embedding of images `[N, 3, H, W]`."""
         embedding = self.body(images)
         return self.classifier(embedding), embedding
-
-
-def hybrid_order(student, teacher, centers, *, feature, pair, triplet, center):
-    """HORKD's terms (eq. 8) of embeddings `[N, D]`, averaged over their tuples as in kd_jax."""
-    return (
-        feature * (student - teacher).abs().sum(1).mean()
-        + pair * _pairs(student, teacher)
-        + triplet * _triplets(student, teacher)
-        + center * (_distances(student, centers) - _distances(teacher, centers)).square().mean()
-    )
-
-
-def _distances(a, b):
-    squares = a.square().sum(1)[:, None] + b.square().sum(1)[None] - 2 * a @ b.T
-    return squares.clamp(min=1e-12).sqrt()
-
-
-def _pairs(student, teacher):
-    distinct = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
-
-    def normalised(x):
-        distances = _distances(x, x)[distinct]
-        return distances / distances.mean()
-
-    return (normalised(student) - normalised(teacher)).square().mean()
-
-
-def _triplets(student, teacher):
-    def cosines(x):  # [j, i, k], 0 where j is i or k
-        sides = F.normalize(x[None] - x[:, None], dim=2)
-        return sides @ sides.transpose(1, 2)
-
-    n = len(student)
-    terms = F.smooth_l1_loss(cosines(student), cosines(teacher), reduction="sum")
-    return terms / (n * (n - 1) * (n - 2))  # where i is k both cosines are 1
 
 
 def training(

@@ -140,6 +140,16 @@ def safe_reciprocal(x: jax.Array) -> jax.Array:
     return jnp.where(positive, 1 / jnp.where(positive, x, 1), 0)
 
 
+def difference(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The difference x - y, 0 with gradient 0 where it is no more than rounding errors.
+
+    For what has no slope at 0 of its own: of two equal results the compiler may round one only.
+    """
+    gap = x - y
+    noise = 8 * jnp.finfo(x.dtype).eps * jnp.maximum(jnp.abs(x), jnp.abs(y))
+    return jnp.where(jnp.abs(gap) > jax.lax.stop_gradient(noise), gap, 0)
+
+
 def absolute(x: jax.Array) -> jax.Array:
     """Absolute value whose gradient at 0 is 0, where that of `jnp.abs` is 1."""
     return x * jax.lax.stop_gradient(jnp.sign(x))

@@ -112,13 +112,15 @@ def contrast_negatives(
     Returns:
         Rows of `all_labels`, [N, K], int32.
     """
-    labels, all_labels = jnp.asarray(labels), jnp.asarray(all_labels)
-    order = jnp.argsort(all_labels)
-    ordered = all_labels[order]
-    first, past = (jnp.searchsorted(ordered, labels, side=side) for side in ("left", "right"))
-    same = (past - first)[:, None]
-    drawn = jax.random.randint(key, (len(labels), count), 0, len(all_labels) - same)
-    return order[drawn + jnp.where(drawn >= first[:, None], same, 0)].astype(jnp.int32)
+    labels, all_labels = (jnp.asarray(x).astype(jnp.int32) for x in (labels, all_labels))
+    order = jnp.argsort(all_labels).astype(jnp.int32)
+    first, past = (
+        jnp.searchsorted(all_labels[order], labels, side=side).astype(jnp.int32)[:, None]
+        for side in ("left", "right")
+    )
+    same, shape = past - first, (len(labels), count)
+    drawn = jax.random.randint(key, shape, 0, len(all_labels) - same, jnp.int32)
+    return order[drawn + jnp.where(drawn >= first, same, 0)]
 
 
 def contrastive_representation(
@@ -181,10 +183,11 @@ def contrastive_representation(
     sides = (student, memory.teacher), (teacher, memory.student)
     scores = [_scores(x, bank, columns, temperature) for x, bank in sides]
     fresh = [_partition(x, len(memory.student), mask, axis_name) for x in scores]
-    partition = jnp.where(memory.partition > 0, memory.partition, jnp.stack(fresh))
+    fresh = jnp.stack(fresh).astype(memory.partition.dtype)
+    partition = jnp.where(memory.partition > 0, memory.partition, fresh)
     share = negatives.shape[1] / len(memory.student)
     losses = sum(
-        _against_noise(x, jnp.log(z).astype(x.dtype), share)
+        _against_noise(x, jnp.log(z.astype(x.dtype)), share)
         for x, z in zip(scores, partition, strict=True)
     )
     loss = _numerics.reduce_images(losses, mask, axis_name)

@@ -80,4 +80,4 @@ def normalized_feature_l2(student: ArrayLike, teacher: ArrayLike) -> jax.Array:
         recognition model", ICCVW 2019, eq. 6.
     """
     student, teacher = map(_numerics.unit_rows, _numerics.as_rows(student, teacher))
-    return _numerics.safe_root(jnp.square(student - teacher).sum(1))
+    return _numerics.safe_root(jnp.square(_numerics.difference(student, teacher)).sum(1))

@@ -41,7 +41,7 @@ def attention_transfer(
     if power < 1:
         raise ValueError(f"power must be at least 1; got {power}")
     student, teacher = (_attention(maps, power) for maps in _numerics.as_maps(student, teacher))
-    squares = jnp.square(student - teacher)
+    squares = jnp.square(_numerics.difference(student, teacher))
     return squares.mean(1) if variant == "repdistiller" else _numerics.safe_root(squares.sum(1))
 
 
@@ -79,10 +79,10 @@ def factor_transfer(
     if variant == "repdistiller":
         maps = _numerics.as_maps(student, teacher)
         student, teacher = (_attention(x, power=2) for x in maps)
-        return _numerics.absolute(student - teacher).mean(1)
+        return _numerics.absolute(_numerics.difference(student, teacher)).mean(1)
     maps = _numerics.as_maps(student, teacher, same_channels=True)
     student, teacher = (_numerics.unit_rows(x.reshape(len(x), -1)) for x in maps)
-    return _numerics.absolute(student - teacher).sum(1)
+    return _numerics.absolute(_numerics.difference(student, teacher)).sum(1)
 
 
 def activation_boundary(

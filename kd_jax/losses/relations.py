@@ -50,8 +50,9 @@ def rkd_distance(
     References:
         RKD, eq. 5 to 7; RepDistiller, `RKD.py`.
     """
-    student, teacher = _variant(student, teacher, variant)
-    student, teacher, count = _distances(student, teacher, where, axis_name)
+    _numerics.one_of("variant", variant, ("repdistiller", "paper"))
+    normalize = variant == "paper"
+    student, teacher, count = _distances(student, teacher, where, axis_name, normalize)
     pairs = count * (count - 1) / 2
     gap = _normalised(student, pairs) - _normalised(teacher, pairs)
     return _numerics.reduce_tuples(_numerics.huber(gap).sum(), count * count, "mean")
@@ -92,8 +93,9 @@ def rkd_angle(
     References:
         RKD, eq. 8 and 9; RepDistiller, `RKD.py`.
     """
-    student, teacher = _variant(student, teacher, variant)
-    student, teacher, count = _distances(student, teacher, where, axis_name)
+    _numerics.one_of("variant", variant, ("repdistiller", "paper"))
+    normalize = variant == "paper"
+    student, teacher, count = _distances(student, teacher, where, axis_name, normalize)
     total = 2 * triplet_sum(student, teacher, jnp.ones((), student.dtype), chunk_size)
     # i = k: the cosines differ by 1 where i and j coincide in one network only.
     mismatches = (student > 0) != (teacher > 0)
@@ -244,16 +246,12 @@ def hybrid_order(
     return sum(jnp.asarray(weight, term.dtype) * term for weight, term in terms)
 
 
-def _variant(student: ArrayLike, teacher: ArrayLike, variant: str) -> tuple[jax.Array, jax.Array]:
-    _numerics.one_of("variant", variant, ("repdistiller", "paper"))
-    student, teacher = _numerics.as_rows(student, teacher, same_width=False)
-    if variant == "paper":
-        return _numerics.unit_rows(student), _numerics.unit_rows(teacher)
-    return student, teacher
-
-
 def _distances(
-    student: ArrayLike, teacher: ArrayLike, where: ArrayLike | None, axis_name: str | None
+    student: ArrayLike,
+    teacher: ArrayLike,
+    where: ArrayLike | None,
+    axis_name: str | None,
+    normalize: bool = False,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Squared distances [N, N] in each network, 0 for masked rows, and the number of rows."""
     student, teacher = _numerics.as_rows(student, teacher, same_width=False)
@@ -261,7 +259,8 @@ def _distances(
     distinct = mask[:, None] & mask[None] & ~jnp.eye(len(mask), dtype=bool)
 
     def squares(features: jax.Array) -> jax.Array:
-        features = _numerics.gather_rows(features, axis_name)
+        features = _numerics.keep_rows(_numerics.gather_rows(features, axis_name), mask)
+        features = _numerics.unit_rows(features) if normalize else features
         # A common shift changes no distance, hence no gradient.
         shift = jax.lax.stop_gradient(_numerics.masked_mean(features, mask))
         features = _numerics.keep_rows(features - shift, mask)

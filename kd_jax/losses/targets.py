@@ -120,7 +120,7 @@ def decoupled_kd(
     student, teacher, temperature = _softened(student_logits, teacher_logits, temperature)
     labels = _numerics.as_labels(labels, student)[:, None]
     alpha, beta = (jnp.asarray(weight, student.dtype) for weight in (alpha, beta))
-    others = jnp.arange(student.shape[1])[None] != labels
+    others = jnp.arange(student.shape[1], dtype=labels.dtype)[None] != labels
 
     def split(scores: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Logarithms of (p_y, 1 - p_y), and of the predictions among the other classes."""
