@@ -6,9 +6,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax.losses import center_relation, class_centers, pair_relation, triplet_relation
+from kd_jax.losses import (
+    _triplets,
+    class_centers,
+    hybrid_order,
+    pair_relation,
+    rkd_angle,
+    rkd_distance,
+    triplet_relation,
+)
 
-COUPLED = [pair_relation, triplet_relation]
+# Compiles in half the time.
+FAST = {"xla_backend_optimization_level": 0}
+RKD = [rkd_distance, rkd_angle]
+LOSSES = [pair_relation, triplet_relation, *RKD]
+PAPER = [functools.partial(loss, variant="paper") for loss in RKD]
 
 
 def features(rows=8, width=16, teacher_width=24):
@@ -17,88 +29,90 @@ def features(rows=8, width=16, teacher_width=24):
     return student.astype(np.float32), teacher.astype(np.float32)
 
 
-def batch_centers(student, teacher, labels, reduction="mean", **options):
-    """Eq. 7 with the batch's own centres."""
-    centers, counts = class_centers(teacher, labels, 5, **options)
-    return center_relation(student, teacher, centers, present=counts > 0, reduction=reduction)
+@functools.cache
+def compiled(loss, **options):
+    """Value and both gradients, compiled once for all tests."""
+    grad = jax.value_and_grad(functools.partial(loss, **options), argnums=(0, 1))
+    return jax.jit(grad, compiler_options=FAST)
 
 
-def compile_grad(loss):
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+@functools.cache
+def value_of(loss, **options):
+    return jax.jit(functools.partial(loss, **options), compiler_options=FAST)
 
 
-def literal(student, teacher, loss):
-    """Eq. 3 or 4, with all differences and all cosines written out."""
-
-    def length(x, keepdims=False):
-        squares = (x * x).sum(-1, keepdims=keepdims)
-        return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
-
-    n = len(student)
-    pairs, triplets = (list(itertools.permutations(range(n), k)) for k in (2, 3))
+def literal(student, teacher, *, of):
+    """Eq. 3 or 4 of HORKD, or RKD's losses, with all differences and all cosines written out."""
+    n, size = len(student), 2 if of in (pair_relation, rkd_distance) else 3
+    distinct = np.array(list(itertools.permutations(range(n), size))).T
+    tuples = np.array(list(itertools.product(range(n), repeat=size))).T if of in RKD else distinct
     relations = []
     for x in (student, teacher):
         differences = x[None] - x[:, None]  # [j, i]
-        if loss is pair_relation:
-            j, i = np.array(pairs).T
-            distances = length(differences)[j, i]
-            relations.append(distances / jnp.maximum(distances.mean(), 1e-30))
+        squares = (differences**2).sum(-1, keepdims=True)
+        lengths = jnp.sqrt(jnp.where(squares > 0, squares, 1))
+        directions = jnp.where(squares > 0, differences / lengths, 0)
+        if size == 2:
+            distances = (differences * directions).sum(-1)
+            mean = distances[*distinct].mean()
+            relations.append((distances / jnp.where(mean > 0, mean, 1))[*tuples])
         else:
-            j, i, k = np.array(triplets).T
-            lengths = length(differences, keepdims=True)
-            units = jnp.where(lengths > 0, differences / jnp.where(lengths > 0, lengths, 1), 0)
-            relations.append((units @ units.swapaxes(1, 2))[j, i, k])
+            relations.append((directions @ directions.swapaxes(1, 2))[*tuples])
     gap = relations[0] - relations[1]
-    squares, size = gap**2, abs(gap)
-    return jnp.mean(
-        squares if loss is pair_relation else jnp.where(size < 1, squares / 2, size - 0.5)
-    )
+    huber = jnp.where(abs(gap) < 1, gap**2 / 2, abs(gap) - 0.5)
+    return jnp.mean(gap**2 if of is pair_relation else huber)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype, reduction", [(np.float32, "mean"), (np.float64, "sum")])
 @pytest.mark.parametrize("name, loss", [("L2", pair_relation), ("L3", triplet_relation)])
-def test_agrees_with_the_papers_sums(golden, agrees, x64, name, loss, dtype):
+def test_agrees_with_the_papers_sums(golden, agrees, x64, name, loss, dtype, reduction):
     student, teacher = (jnp.asarray(golden[k], dtype) for k in ("in_S", "in_T"))
-    value, gradient = golden[f"val_horkd_sum_{name}"], golden[f"grad_horkd_sum_{name}"]
-    for reduction, count in (("sum", 1), ("mean", golden[f"count_{name}"])):
-        got = jax.jit(jax.value_and_grad(functools.partial(loss, reduction=reduction)))
-        agrees(got(student, teacher), value / count, gradient / count, dtype)
+    count = 1 if reduction == "sum" else golden[f"count_{name}"]
+    value, gradient = (golden[f"{k}_horkd_sum_{name}"] / count for k in ("val", "grad"))
+    got = jax.jit(
+        jax.value_and_grad(functools.partial(loss, reduction=reduction)), compiler_options=FAST
+    )
+    agrees(got(student, teacher), value, gradient, dtype)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_center_relation_agrees_with_the_papers_sum(golden, agrees, x64, dtype):
+@pytest.mark.parametrize("loss", RKD)
+def test_rkd_agrees_with_the_official_code(golden, agrees, x64, loss, dtype):
     student, teacher = (jnp.asarray(golden[k], dtype) for k in ("in_S", "in_T"))
-    value, gradient = golden["val_horkd_sum_LC"], golden["grad_horkd_sum_LC"]
-    labels, images = golden["in_lab"], len(student)
-    for reduction, count in (("sum", 1), ("mean", golden["count_LC"] / images)):
-        total = lambda s, r=reduction: batch_centers(s, teacher, labels, r).sum()  # noqa: E731
-        got = jax.jit(jax.value_and_grad(total))(student)
-        agrees(got, value / count, gradient / count, dtype)
+    got = jax.jit(jax.value_and_grad(loss), compiler_options=FAST)(student, teacher)
+    agrees(got, golden[f"val_{loss.__name__}"], golden[f"grad_{loss.__name__}"], dtype)
+
+
+def test_rkd_agrees_with_the_official_code_on_waves(waves, x64):
+    @functools.partial(jax.jit, compiler_options=FAST)
+    @jax.value_and_grad
+    def weighted(student, teacher, distance, angle):
+        return distance * rkd_distance(student, teacher) + angle * rkd_angle(student, teacher)
+
+    for weights, value, norm in [
+        ((1.0, 0.0), 0.0178404447, 0.0171506668),
+        ((0.0, 1.0), 0.0087055135, 0.0113593125),
+        ((25.0, 50.0), 0.8812867915, 0.9276125290),
+    ]:
+        got, gradient = weighted(waves["s"], waves["t"], *weights)
+        np.testing.assert_allclose([got, np.linalg.norm(gradient)], [value, norm], rtol=1e-8)
 
 
 def test_values_by_hand():
     # Sides 3, 4, 5 against three points in a row at 0, 1, 2: mean sides 4 and 4/3.
-    student, teacher = jnp.array([[0.0, 0], [3, 0], [0, 4]]), jnp.array([[0.0], [1], [2]])
+    student, teacher = np.float32([[0, 0], [3, 0], [0, 4]]), np.float32([[0], [1], [2]])
     squares = [(3 / 4 - 3 / 4) ** 2, (4 / 4 - 6 / 4) ** 2, (5 / 4 - 3 / 4) ** 2]
-    np.testing.assert_allclose(pair_relation(student, teacher), np.mean(squares), rtol=1e-6)
+    got = value_of(pair_relation)(student, teacher)
+    np.testing.assert_allclose(got, np.mean(squares), rtol=1e-6)
     # Cosines 0, 3/5, 4/5 against 1, -1, 1; the second gap is on the linear side of the Huber loss.
-    huber = [0.5, 1.6 - 0.5, 0.2**2 / 2]
-    np.testing.assert_allclose(triplet_relation(student, teacher), np.mean(huber), rtol=1e-5)
     # A bound above every gap leaves half the squares.
-    got = triplet_relation(student, teacher, huber_delta=2.0, reduction="sum")
-    np.testing.assert_allclose(got, (1 + 1.6**2 + 0.2**2) / 2, rtol=1e-5)
-
-
-def test_centers_by_hand():
-    rows, labels = jnp.array([[1.0, 0], [3, 2], [5, 5], [7, 7]]), np.array([0, 0, 2, -1])
-    centers, counts = class_centers(rows, labels, 4, where=np.array([True, True, False, True]))
-    np.testing.assert_array_equal(counts, [2, 0, 0, 0])
-    np.testing.assert_array_equal(centers, [[2, 1], [0, 0], [0, 0], [0, 0]])
-    # Distances to (2, 1), the only class present: sqrt 2 against 0, and 0 against 0.
-    got = center_relation(
-        rows[:2], jnp.full((2, 2), jnp.array([2.0, 1])), centers, present=counts > 0
-    )
-    np.testing.assert_allclose(got, [2, 2], rtol=1e-6)
+    triplets = value_of(triplet_relation, reduction="sum")
+    for delta, expected in [
+        (1.0, 0.5 + (1.6 - 0.5) + 0.2**2 / 2),
+        (2.0, (1 + 1.6**2 + 0.2**2) / 2),
+    ]:
+        got = triplets(student, teacher, huber_delta=delta)
+        np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
 def special(name):
@@ -115,48 +129,42 @@ def special(name):
             student, teacher = 1000 + student / 10, 1000 + teacher / 10
         case "tiny and huge":
             student, teacher = student * 1e-4, teacher * 1e4
-        case "bfloat16":
-            student, teacher = (
-                jnp.asarray(student, jnp.bfloat16),
-                jnp.asarray(teacher, jnp.bfloat16),
-            )
-    return jnp.asarray(student), jnp.asarray(teacher)
+    return student.astype(np.float32), teacher.astype(np.float32)
 
 
-SPECIAL = ["duplicates", "all equal", "zero rows", "large mean", "tiny and huge", "bfloat16"]
-
-
-@pytest.fixture(scope="module", params=COUPLED)
-def compiled(request):
-    """A kernel and its literal form, with both gradients, compiled once for all batches."""
-    kernel, exact = request.param, lambda s, t: literal(s, t, request.param)
-    return compile_grad(kernel), compile_grad(exact)
+SPECIAL = ["duplicates", "all equal", "zero rows", "large mean", "tiny and huge"]
 
 
 @pytest.mark.parametrize("name", SPECIAL)
-def test_float32_stays_near_float64_on_special_batches(compiled, name):
-    # Bound: 1e-5 of the value and of the largest gradient entry (measured: below 1e-6), but for
-    # gradients that are rounded to bfloat16.
+@pytest.mark.parametrize("loss", LOSSES)
+def test_float32_stays_near_float64_on_special_batches(loss, name):
+    # Bound: 1e-5 of the value and of the largest gradient entry (measured: below 1e-6).
     student, teacher = special(name)
-    kernel, exact = compiled
-    value, gradients = kernel(student, teacher)
+    value, gradients = compiled(loss)(student, teacher)
     with jax.enable_x64(True):
         doubles = (np.asarray(x, np.float64) for x in (student, teacher))
-        exact_value, exact_gradients = exact(*doubles)
+        exact_value, exact = jax.device_get(compiled(literal, of=loss)(*doubles))
     np.testing.assert_allclose(value, exact_value, rtol=1e-5)
-    for got, expected in zip(gradients, exact_gradients, strict=True):
-        bound = 8e-3 if got.dtype == jnp.bfloat16 else 1e-5
-        expected = np.asarray(expected)
-        np.testing.assert_allclose(
-            got.astype(np.float32), expected, atol=bound * abs(expected).max()
-        )
+    for got, expected in zip(gradients, exact, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * abs(expected).max())
+
+
+def test_bfloat16_is_computed_in_float32():
+    def every(student, teacher):
+        return jnp.stack([loss(student, teacher) for loss in LOSSES])
+
+    rounded = [x.astype(jnp.bfloat16) for x in features()]
+    got = value_of(every)(*rounded)
+    assert got.dtype == jnp.float32
+    expected = [compiled(loss)(*(x.astype(np.float32) for x in rounded))[0] for loss in LOSSES]
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
 def test_chunks_change_nothing():
-    expected = compile_grad(triplet_relation)(*features())
+    expected = compiled(triplet_relation)(*features())
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-8)
     for size in (1, 3):  # 3 does not divide the 8 images
-        got = compile_grad(functools.partial(triplet_relation, chunk_size=size))(*features())
+        got = compiled(triplet_relation, chunk_size=size)(*features())
         jax.tree.map(close, got, expected)
 
 
@@ -170,89 +178,147 @@ def test_near_duplicates_stay_within_the_stated_bound():
     bound = 16 * np.finfo(np.float32).eps * (np.linalg.norm(center) / min(close)) ** 2
     assert bound < 0.02
     # All cosines of the other network are 0, which leaves cos^2 / 2.
-    got = triplet_relation(rows, nothing)
+    got = value_of(triplet_relation)(rows, nothing)
     with jax.enable_x64(True):
         doubles = (np.asarray(x, np.float64) for x in (rows, nothing))
-        exact = jax.jit(literal, static_argnums=2)(*doubles, triplet_relation)
+        exact = value_of(literal, of=triplet_relation)(*doubles)
     np.testing.assert_allclose(got, exact, atol=bound)
 
 
-@pytest.mark.parametrize("loss, tuple_size", [(pair_relation, 2), (triplet_relation, 3)])
-def test_no_tuples_are_worth_nothing(loss, tuple_size):
-    student, teacher = features()
-    grad = compile_grad(loss)
-    for rows in range(tuple_size):
-        value, gradients = grad(student, teacher, where=np.arange(8) < rows)
+FEWEST = [(pair_relation, 2), (triplet_relation, 3), (rkd_distance, 2), (rkd_angle, 2)]
+
+
+@pytest.mark.parametrize("loss, fewest", FEWEST)
+def test_too_few_images_are_worth_nothing(loss, fewest):
+    student, teacher = features(rows=12)
+    for rows in range(fewest):
+        value, gradients = compiled(loss)(student, teacher, where=np.arange(12) < rows)
         assert value == 0
         assert not any(map(np.any, gradients))
 
 
-def test_one_image_alone():
-    student, teacher = features(rows=1, teacher_width=16)
-    for loss in COUPLED:
-        value, gradients = compile_grad(loss)(student, teacher)
-        assert value == 0
-        assert not np.any(gradients)
-    # One class: the teacher lies on its own centre.
-    got = jax.jit(batch_centers)(student, teacher, np.array([4]))
-    np.testing.assert_allclose(got, [((student - teacher) ** 2).sum()], rtol=1e-5)
+def test_one_image_alone_is_worth_nothing():
+    def total(student, teacher):
+        return sum(loss(student, teacher) for loss in LOSSES)
+
+    assert value_of(total)(*features(rows=1)) == 0
 
 
-def center_loss(student, teacher, *, where=None):
-    """Eq. 7 over the rows that count, in four classes."""
-    keep = np.ones(len(student), bool) if where is None else where
-    labels = np.where(keep, np.cumsum(keep) % 4, 4)
-    student, teacher = (jnp.where(keep[:, None], x, 0) for x in (student, teacher))
-    return batch_centers(student, teacher, labels, where=where).mean(where=keep)
+def official_angle(student, teacher):
+    """RepDistiller's `RKD.py`: all N^3 cosines, those of repeated images among them."""
+
+    def cosines(x):
+        sides = x[None] - x[:, None]
+        sides = sides / np.maximum(np.linalg.norm(sides, axis=2, keepdims=True), 1e-12)
+        return sides @ sides.swapaxes(1, 2)
+
+    gap = abs(cosines(student) - cosines(teacher))
+    return np.where(gap < 1, gap**2 / 2, gap - 0.5).mean()
 
 
-@pytest.mark.parametrize("loss", [*COUPLED, center_loss])
-def test_masked_rows_are_as_good_as_absent(loss):
-    arguments = student, teacher = features(rows=12, teacher_width=16)
-    where = np.arange(12) % 3 > 0
-    grad = jax.jit(jax.value_and_grad(functools.partial(loss, where=where), argnums=(0, 1)))
-    expected, gradients = compile_grad(loss)(*(x[where] for x in arguments))
-    for filling in (0, 1e4, np.nan):
-        student[~where] = teacher[~where] = filling
-        value, got = grad(*arguments)
-        np.testing.assert_allclose(value, expected, rtol=1e-5)
-        for masked, absent in zip(got, gradients, strict=True):
-            np.testing.assert_allclose(masked[where], absent, atol=1e-6)
-            assert not masked[~where].any()
+def test_angles_of_repeated_images_count_as_in_the_official_code(x64):
+    student, teacher = (x.astype(np.float64) for x in special("duplicates"))
+    # Rows 0 and 3 coincide in the student only, 1 and 5 in both.
+    for rows in ([0], [0, 1], [0, 3], [1, 5], [0, 3, 4], [0, 1, 3, 5], range(8)):
+        rows = list(rows)
+        got = value_of(rkd_angle)(student, teacher, where=np.isin(np.arange(8), rows))
+        expected = official_angle(student[rows], teacher[rows])
+        np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-12)
+        if rows == [0, 3]:  # of 8 triples the cosines of two differ by 1
+            np.testing.assert_allclose(expected, 2 * 0.5 / 8)
 
 
-@pytest.mark.parametrize("loss", [*COUPLED, center_loss])
+@pytest.mark.parametrize("paper, loss", [*zip(PAPER, RKD, strict=True)])
+def test_the_papers_variant_normalises_first(paper, loss):
+    student, teacher = features()
+    student[3] = 0  # stays 0
+    got, _ = compiled(paper)(student, teacher)
+    lengths = [np.linalg.norm(x, axis=1, keepdims=True) for x in (student, teacher)]
+    expected, _ = compiled(loss)(student / np.maximum(lengths[0], 1e-9), teacher / lengths[1])
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    assert abs(compiled(loss)(student, teacher)[0] - expected) > 1e-3
+
+
+WEIGHTS = {"feature_weight": 2.0, "pair_weight": 3.0, "triplet_weight": 5.0, "center_weight": 7.0}
+
+
+@pytest.mark.parametrize("reduction, weights", [("sum", {}), ("mean", WEIGHTS)])
+def test_hybrid_is_the_weighted_sum_of_its_parts(golden, agrees, x64, reduction, weights):
+    @functools.partial(jax.jit, compiler_options=FAST)
+    @jax.value_and_grad
+    def loss(student, teacher, labels, weights):
+        centers, counts = class_centers(teacher, labels, 5)
+        options = {"present": counts > 0, "reduction": reduction}
+        return hybrid_order(student, teacher, centers, **options, **weights)
+
+    got = loss(*(golden[k] for k in ("in_S", "in_T", "in_lab")), weights)
+    value, gradient = 0, 0
+    # The defaults are the paper's.
+    weights = weights.values() or (1, 0.02, 0.01, 1)
+    for name, weight in zip(("L1", "L2", "L3", "LC"), weights, strict=True):
+        weight = weight / golden[f"count_{name}"] if reduction == "mean" else weight
+        value += weight * golden[f"val_horkd_sum_{name}"]
+        gradient += weight * golden[f"grad_horkd_sum_{name}"]
+    agrees(got, value, gradient, np.float64)
+
+
+def test_accelerators_take_another_way_to_the_same_sums(x64):
+    squares = [((x[:, None] - x[None]) ** 2).sum(2) for x in map(np.float64, special("duplicates"))]
+    sides = [_triplets._sides(x) for x in squares]
+    first, second = (
+        value_of(_triplets._loop, contract=contract, chunk_size=3)(sides, 0.7)
+        for contract in (_triplets._product, _triplets._reduction)
+    )
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
+    jax.tree.map(close, first, second)
+
+
+def test_memory_of_triplets_grows_with_the_square_of_the_batch():
+    rows = jax.ShapeDtypeStruct((256, 4), jnp.float32)
+    program = compiled(triplet_relation).lower(rows, rows).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 4 * 256**3 / 4
+
+
+def hybrid(student, teacher, *, where=None):
+    """HORKD with the centres of the rows that count, in four classes."""
+    keep = jnp.ones(len(student), bool) if where is None else where
+    labels = jnp.where(keep, jnp.cumsum(keep) % 4, 4)
+    centers, counts = class_centers(teacher, labels, 5, where=where)
+    return hybrid_order(student, teacher, centers, present=counts > 0, where=where)
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, *PAPER, hybrid])
+def test_masked_rows_are_as_good_as_absent(leaves_rows_out, loss):
+    student, teacher = features(rows=12)
+    teacher = teacher[:, :16] if loss is hybrid else teacher
+    leaves_rows_out(compiled(loss), student, teacher, np.arange(12) % 3 > 0)
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, hybrid])
 def test_equal_networks_are_at_rest(loss):
     student, _ = features()
-    value, gradients = compile_grad(loss)(student, student)
+    # Zeros change no relation.
+    teacher = student if loss is hybrid else np.pad(student, ((0, 0), (0, 8)))
+    value, gradients = compiled(loss)(student, teacher)
     np.testing.assert_allclose(value, 0, atol=1e-12)
-    np.testing.assert_allclose(gradients, np.zeros_like(gradients), atol=1e-7)
+    for gradient in gradients:
+        np.testing.assert_allclose(gradient, np.zeros(gradient.shape), atol=1e-7)
 
 
-@pytest.mark.parametrize("loss", COUPLED)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_relations_see_neither_order_nor_pose_nor_size(loss):
     student, teacher = features()
     rng = np.random.default_rng(1)
     rotation = np.linalg.qr(rng.normal(size=(16, 16)))[0].astype(np.float32)
-    kernel, order = jax.jit(loss), rng.permutation(8)
-    expected = kernel(student, teacher)
+    order = rng.permutation(8)
+    expected, _ = compiled(loss)(student, teacher)
     for other in (student @ rotation, 3 * student, student + 1, -student):
-        np.testing.assert_allclose(kernel(other, teacher), expected, rtol=1e-5)
-    np.testing.assert_allclose(kernel(student[order], teacher[order]), expected, rtol=1e-5)
+        np.testing.assert_allclose(compiled(loss)(other, teacher)[0], expected, rtol=1e-5)
+    got, _ = compiled(loss)(student[order], teacher[order])
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
-def test_center_relation_sees_neither_order_nor_common_pose():
-    student, teacher = features(teacher_width=16)
-    rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(16, 16)))[0].astype(np.float32)
-    labels, kernel = np.arange(8) % 4, jax.jit(batch_centers)
-    expected = kernel(student, teacher, labels)
-    rotated = kernel(student @ rotation + 1, teacher @ rotation + 1, 3 - labels)
-    np.testing.assert_allclose(rotated, expected, rtol=1e-4)
-    backwards = kernel(student[::-1], teacher[::-1], labels[::-1])
-    np.testing.assert_allclose(backwards[::-1], expected, rtol=1e-4)
-
-
-@pytest.mark.parametrize("loss", [*COUPLED, lambda s, t: center_relation(s, t, np.zeros((3, 7)))])
+@pytest.mark.parametrize("loss", [*LOSSES, lambda s, t: hybrid_order(s, t, np.zeros((3, 7)))])
 def test_wrong_shapes_are_named(loss):
     with pytest.raises(ValueError, match=r"\(4, 7\).*\(5, 7\)"):
         loss(np.zeros((4, 7)), np.zeros((5, 7)))
@@ -265,8 +331,12 @@ def test_misuse_is_told():
         (lambda: pair_relation(rows, rows, where=labels), "boolean"),
         (lambda: triplet_relation(rows, rows, where=np.ones(3, bool)), r"\(3,\).*\(4, 7\)"),
         (lambda: triplet_relation(rows, rows, chunk_size=0), "positive"),
-        (lambda: class_centers(rows, labels[:3], 2), r"\(4, 7\).*\(3,\)"),
-        (lambda: center_relation(rows, rows, np.zeros((2, 5))), r"\(4, 7\).*\(2, 5\)"),
+        (lambda: rkd_distance(rows, rows, variant="code"), "'code'"),
+        (lambda: rkd_angle(rows, rows, variant="code"), "'code'"),
+        (lambda: rkd_angle(rows, rows, chunk_size=-1), "positive"),
+        (lambda: hybrid_order(rows, rows, rows, reduction="max"), "'max'"),
+        (lambda: hybrid_order(rows, rows, np.zeros((2, 5))), r"\(4, 7\).*\(2, 5\)"),
+        (lambda: hybrid_order(rows, np.zeros((4, 5)), rows), r"\(4, 7\).*\(4, 5\)"),
     ]:
         with pytest.raises(ValueError, match=message):
-            call()
+            jax.eval_shape(call)
