@@ -73,7 +73,7 @@ def one_stage(
         config: of the whole chain.
         stage: name of the stage.
         teacher: folder of the finished stage that its frozen teacher comes from; None leaves the
-            stage without a teacher.
+            stage without one. Networks that start from random weights stay.
         method: what it minimises; None leaves the stage's own.
     """
     values = config.to_dict()
@@ -81,7 +81,11 @@ def one_stage(
         known = ", ".join(values["stages"])
         raise UsageError(f"The config has no stage {stage!r}: its stages are {known}.")
     chosen = values["stages"][stage]
-    networks = {"student": chosen["networks"]["student"]}
+    networks = {
+        role: network
+        for role, network in chosen["networks"].items()
+        if network.get("init_from") is None
+    }
     if teacher is not None:
         networks["teacher"] = {**chosen["networks"]["teacher"], "init_from": str(teacher)}
     chosen["networks"] = networks
@@ -91,11 +95,12 @@ def one_stage(
 
 
 class Result(NamedTuple):
-    """What a table needs to know of a finished stage."""
+    """What a table needs to know of a finished stage; the metrics are those of its last epoch."""
 
     network: str
     resolution: int
     accuracy: float
+    metrics: Mapping[str, float]
     seconds: float
     device: str
     folder: epath.Path
@@ -116,6 +121,7 @@ def run(config: Mapping[str, Any], workdir: PathLike) -> Result:
         stage["network"],
         stage["resolution"],
         stage["last"]["accuracy"],
+        stage["last"],
         stage["seconds"],
         f"{device['count']} x {device['kind']} ({device['platform']})",
         workdir / stage["name"],

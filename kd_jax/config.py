@@ -25,6 +25,8 @@ class DataSpec:
         test_split: what is evaluated.
         augmentation: of training.
         filter: with which lower resolutions are made.
+        train_fraction: share of the training images of each class that is used, in all stages.
+        subset_seed: of the choice of that share; smaller shares lie within larger ones.
     """
 
     source: Source
@@ -34,11 +36,17 @@ class DataSpec:
     test_split: str = "test"
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     filter: str = "bicubic"
+    train_fraction: float = 1.0
+    subset_seed: int = 0
 
     def __post_init__(self):
         check_filter(self.filter)
         if self.eval_batch_size < 1:
             raise ValueError("eval_batch_size must be 1 or more")
+        if not 0 < self.train_fraction <= 1:
+            raise ValueError("train_fraction must be greater than 0 and at most 1")
+        if not 0 <= self.subset_seed < 2**64:
+            raise ValueError("subset_seed must be 0 or more, and less than 2**64")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +99,7 @@ class StageSpec:
         optimizers: by group: `default`, or a role's name, or `adapters`.
         epochs: length; a fraction is rounded to steps, one at least.
         evaluate_every: epochs between evaluations.
+        own_augmentation: every network sees its own augmented copy of the images, not the same.
     """
 
     networks: dict[str, NetworkSpec]
@@ -98,6 +107,7 @@ class StageSpec:
     optimizers: dict[str, Optimizer]
     epochs: float
     evaluate_every: float = 1.0
+    own_augmentation: bool = False
 
     def __post_init__(self):
         roles = self.method.roles
@@ -108,7 +118,7 @@ class StageSpec:
             )
         for role, network in self.networks.items():
             frozen = role in self.method.frozen_roles
-            if network.frozen != frozen and (frozen or role == "student"):
+            if network.frozen != frozen:
                 name = type(self.method).__name__
                 raise ValueError(f"networks.{role}.frozen must be {frozen} for {name}")
         groups = {"default", "adapters", *self.trained}

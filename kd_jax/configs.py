@@ -1,6 +1,8 @@
 """What config files are made of: their argument, and what every config has."""
 
 import json
+import pathlib
+import runpy
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +23,8 @@ def base_config(experiment: str) -> ConfigDict:
     config.data = {
         "train_split": "train",
         "test_split": "test",
+        "train_fraction": 1.0,
+        "subset_seed": 0,
         "eval_batch_size": 512,
         "augmentation": {"crop_padding": 0, "flip": False},
         "filter": "bicubic",
@@ -33,6 +37,7 @@ def stage(
     optimizers: dict[str, Any],
     epochs: float,
     evaluate_every: float = 1.0,
+    own_augmentation: bool = False,
     **networks: dict[str, Any],
 ) -> dict[str, Any]:
     """A stage of its own.
@@ -46,6 +51,7 @@ def stage(
         "optimizers": optimizers,
         "epochs": float(epochs),
         "evaluate_every": float(evaluate_every),
+        "own_augmentation": own_augmentation,
     }
     return json.loads(json.dumps(values))
 
@@ -53,6 +59,11 @@ def stage(
 def frozen(source: str) -> dict[str, Any]:
     """The network that an earlier stage has trained, as a teacher."""
     return {"init_from": source, "frozen": True}
+
+
+def sibling(path: str, name: str) -> SimpleNamespace:
+    """What another config file in the folder of `path` defines."""
+    return SimpleNamespace(**runpy.run_path(str(pathlib.Path(path).with_name(name))))
 
 
 def parse_argument(argument: str | None, **defaults: Any) -> SimpleNamespace:

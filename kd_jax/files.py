@@ -15,11 +15,11 @@ def folder(path: PathLike) -> epath.Path:
     return epath.Path(text if "://" in text else os.path.abspath(os.path.expanduser(text)))
 
 
-def write_atomically(path: epath.Path, text: str) -> None:
+def write_atomically(path: epath.Path, content: str | bytes) -> None:
     """Writes a file that is either the old one or the new one, whenever the process dies."""
     draft = path.with_name(path.name + ".tmp")
-    with draft.open("w") as file:
-        file.write(text)
+    with draft.open("wb" if isinstance(content, bytes) else "w") as file:
+        file.write(content)
         file.flush()
         if "://" not in os.fspath(path):
             os.fsync(file.fileno())

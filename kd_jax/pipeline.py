@@ -214,7 +214,12 @@ class Run:
                 if role != "student"
                 for metric, value in metrics.items()
             }
-            return found["student"] | others
+            gaps = {
+                f"accuracy_gap/{role}": metrics["accuracy"] - found["student"]["accuracy"]
+                for role, metrics in found.items()
+                if role != "student"
+            }
+            return found["student"] | others | gaps
 
         student = spec.optimizers.get("student", spec.optimizers["default"])
         steps, epoch = self.plan.steps(name), self.plan.order.steps_per_epoch

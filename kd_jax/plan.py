@@ -8,7 +8,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from kd_jax.config import Experiment
-from kd_jax.data import BatchOrder, Views, load_splits
+from kd_jax.data import BatchOrder, Views, class_fraction, load_splits
 from kd_jax.devices import AXIS, check_divisible
 from kd_jax.errors import UsageError
 from kd_jax.networks import Networks
@@ -56,7 +56,8 @@ class Plan:
             raise UsageError("execution = 'pmap' runs in one process only: set it to 'jit'.")
         check_divisible(data.batch_size, mesh, "data.batch_size")
         check_divisible(data.eval_batch_size, mesh, "data.eval_batch_size")
-        self.train, self.test = load_splits(data.source, data.train_split, data.test_split)
+        train, self.test = load_splits(data.source, data.train_split, data.test_split)
+        self.train = class_fraction(train, data.train_fraction, data.subset_seed)
         self.order = BatchOrder(spec.seed, len(self.train), data.batch_size)
         self.networks = Networks(spec, workdir, self.train)
         self.stages = {name: self._stage(name) for name in spec.pipeline}
@@ -93,7 +94,7 @@ class Plan:
             optimizer=optimizer_groups(
                 spec.optimizers, spec.trained, self.steps(name), self.order.steps_per_epoch
             ),
-            views=Views(views, data.augmentation, data.filter),
+            views=Views(views, data.augmentation, data.filter, spec.own_augmentation),
             seed=self.spec.seed,
         )
 

@@ -45,7 +45,11 @@ def test_lists_stand_for_tuples_and_integers_for_floats():
         ("sed", 1, "config.sed is not used by Experiment: its keys are seed,"),
         ("seed", "1", "config.seed = '1' must be int"),
         ("seed", True, "config.seed = True must be int"),
-        ("data", ..., "data.source.name is missing: choose one of digits, npz, tfds"),
+        (
+            "data",
+            ...,
+            "data.source.name is missing: choose one of digits, folder, npz, tfds, tiny_imagenet",
+        ),
         ("data.batch_size", ..., "data.batch_size is missing"),
         (
             "data.source.name",

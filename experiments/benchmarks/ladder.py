@@ -45,7 +45,7 @@ def ladder(run: Run, name: str, steps: int) -> tuple[dict[str, Rung], float | No
 
     Args:
         run: has checked and made everything; it does not run itself.
-        name: of a stage with a trained student and a frozen teacher.
+        name: of a stage.
         steps: of one call.
 
     Returns:
@@ -66,7 +66,7 @@ def ladder(run: Run, name: str, steps: int) -> tuple[dict[str, Rung], float | No
     batch = {key: jax.device_put(array[index], batches) for key, array in images.items()}
     views = jax.jit(stage.views.evaluation, out_shardings=batches)(batch["image"])
 
-    networks = jax.jit(functools.partial(_gradients, stage, _cross_entropy))
+    networks = jax.jit(functools.partial(_gradients, stage, _cross_entropy(stage)))
     method = jax.jit(functools.partial(_gradients, stage, _method(stage)))
     viewed = jax.jit(functools.partial(_viewed, stage))
     run_steps = EXECUTIONS["jit"](stage, run.mesh)
@@ -116,26 +116,37 @@ def _repeat(steps: int, program: Callable[..., Any], *arguments) -> None:
 
 
 def _gradients(stage: Stage, objective, state: TrainState, frozen, views, batch):
-    """Forward pass of both networks and backward pass of the student's."""
+    """Forward pass of all networks and backward pass of the trained ones'."""
 
     def loss_fn(params):
-        student, model_state = stage.networks["student"].apply(
-            {"params": params["student"], **state.model_state["student"]},
-            views["student"],
-            train=True,
-            mutable=list(state.model_state["student"]),
-        )
-        teacher = stage.networks["teacher"].apply(frozen["teacher"], views["teacher"], train=False)
-        loss, rest = objective(params, state, {"student": student, "teacher": teacher}, batch)
+        outputs, model_state = {}, {}
+        for role, network in stage.networks.items():
+            if role in stage.trained:
+                outputs[role], model_state[role] = network.apply(
+                    {"params": params[role], **state.model_state[role]},
+                    views[role],
+                    train=True,
+                    mutable=list(state.model_state[role]),
+                )
+            else:
+                outputs[role] = network.apply(frozen[role], views[role], train=False)
+        loss, rest = objective(params, state, outputs, batch)
         return loss, (loss, rest, model_state)
 
     return jax.grad(loss_fn, has_aux=True)(state.params)
 
 
-def _cross_entropy(params, state, outputs, batch):
-    del params, state
-    loss = losses.cross_entropy(outputs["student"].logits, batch["label"]).mean()
-    return loss, (outputs["teacher"].logits, outputs["teacher"].embedding)  # or it is left out
+def _cross_entropy(stage: Stage):
+    def objective(params, state, outputs, batch):
+        del params, state
+        loss = sum(
+            losses.cross_entropy(outputs[role].logits, batch["label"]).mean()
+            for role in stage.trained
+        )
+        # or the frozen networks are left out
+        return loss, {role: (outputs[role].logits, outputs[role].embedding) for role in outputs}
+
+    return objective
 
 
 def _method(stage: Stage):

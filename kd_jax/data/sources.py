@@ -1,7 +1,6 @@
-"""Where labelled images come from: embedded digits, any prepared TFDS set, a user's own arrays."""
+"""Where labelled images come from: digits, any prepared TFDS set, arrays, folders of files."""
 
 import dataclasses
-import hashlib
 import pathlib
 import shlex
 import zipfile
@@ -9,74 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from kd_jax.data.folders import Folder, TinyImageNet
+from kd_jax.data.images import ImageSet, Source, slices
 from kd_jax.errors import UsageError
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageSet:
-    """Labelled images in host memory.
-
-    Attributes:
-        images: uint8 `[N, H, W, C]`, values 0 to 255.
-        labels: int32 `[N]`, values 0 to `num_classes - 1`.
-        num_classes: number of classes C of the problem, at least `labels.max() + 1`.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    num_classes: int
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def fingerprint(self) -> str:
-        """Content hash: two sets with one fingerprint hold the same images in the same order."""
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(repr((self.images.shape, self.num_classes)).encode())
-        digest.update(np.ascontiguousarray(self.images))
-        digest.update(np.ascontiguousarray(self.labels))
-        return digest.hexdigest()
-
-    def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of every channel over all pixels, on the scale 0 to 1.
-
-        Both come from the exact histogram of the 256 grey levels, in float64.
-        """
-        levels = np.arange(256) / 255
-        means, deviations = [], []
-        for channel in np.moveaxis(self.images, -1, 0):
-            weights = np.bincount(channel.ravel(), minlength=256) / channel.size
-            means.append(float(weights @ levels))
-            deviations.append(float(np.sqrt(weights @ (levels - means[-1]) ** 2)))
-        return tuple(means), tuple(deviations)
-
-
-class Source:
-    """A named place that images come from; `split` follows TFDS, as in `"train[:80%]"`."""
-
-    def load(self, split: str) -> ImageSet:
-        """Reads one split; raises `UsageError` if there is nothing to read."""
-        raise NotImplementedError
-
-
-def _slices(split: str, sizes: dict[str, int]) -> tuple[str, slice]:
-    """Resolves a TFDS split such as `"train[10%:]"` against the sizes of the known splits."""
-    import tensorflow_datasets as tfds
-
-    known = {
-        name: tfds.core.SplitInfo(name=name, shard_lengths=[size], num_bytes=0)
-        for name, size in sizes.items()
-    }
-    try:
-        instruction, *more = tfds.core.ReadInstruction.from_spec(split).to_absolute(known)
-    except (ValueError, AssertionError) as error:
-        raise UsageError(
-            f"split {split!r} cannot be read: write one of {sorted(sizes)}, or a part of it such"
-            f" as '{next(iter(sizes))}[:80%]'."
-        ) from error
-    if more:
-        raise UsageError(f"split {split!r} joins several parts: name one contiguous part.")
-    return instruction.splitname, slice(instruction.from_, instruction.to)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +33,7 @@ class Digits(Source):
             images, labels.astype(np.int32), test_size=360, stratify=labels, random_state=0
         )
         splits = {"train": (parts[0], parts[2]), "test": (parts[1], parts[3])}
-        name, part = _slices(split, {name: len(y) for name, (_, y) in splits.items()})
+        name, part = slices(split, {name: len(y) for name, (_, y) in splits.items()})
         images, labels = splits[name]
         return ImageSet(images[part], labels[part], num_classes=10)
 
@@ -158,7 +92,7 @@ class Tfds(Source):
                 f"{self.dataset!r} cannot be classified by {self.image_key!r} and"
                 f" {self.label_key!r}: an 8-bit image and a ClassLabel are needed."
             )
-        name, part = _slices(split, {k: v.num_examples for k, v in builder.info.splits.items()})
+        name, part = slices(split, {k: v.num_examples for k, v in builder.info.splits.items()})
         try:
             source = builder.as_data_source(split=name)
         except NotImplementedError as error:
@@ -232,12 +166,18 @@ class Npz(Source):
                 f"labels in {path} go from {labels.min()} to {labels.max()}: they must lie between"
                 f" 0 and data.source.num_classes - 1 = {num_classes - 1}."
             )
-        _, part = _slices(split, {base: len(labels)})
+        _, part = slices(split, {base: len(labels)})
         images = images[..., None] if images.ndim == 3 else images
         return ImageSet(images[part], labels[part].astype(np.int32), num_classes)
 
 
-SOURCES: dict[str, type[Source]] = {"digits": Digits, "tfds": Tfds, "npz": Npz}
+SOURCES: dict[str, type[Source]] = {
+    "digits": Digits,
+    "tfds": Tfds,
+    "npz": Npz,
+    "folder": Folder,
+    "tiny_imagenet": TinyImageNet,
+}
 
 
 def load_splits(source: Source, train_split: str, test_split: str) -> tuple[ImageSet, ImageSet]:

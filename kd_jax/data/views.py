@@ -1,6 +1,7 @@
 """What each network of a stage sees of a batch: the same images, each at its own resolution."""
 
 import dataclasses
+import zlib
 from collections.abc import Mapping
 
 import jax
@@ -44,17 +45,19 @@ class Views:
     """Turns a batch of stored images into one normalised view for each role.
 
     The batch is augmented once at full resolution; every role then gets its resolution of the
-    same augmented images.
+    same augmented images, or, with `own_augmentation`, of a copy augmented for itself.
 
     Attributes:
         roles: how each role sees them.
         augmentation: what training adds; evaluation sees the images as they are.
         filter: resampling filter, a name of `kd_jax.data.FILTERS`.
+        own_augmentation: augment the batch anew for every role.
     """
 
     roles: Mapping[str, View]
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     filter: str = "bicubic"
+    own_augmentation: bool = False
 
     def training(self, key: jax.Array, images: jax.Array, rows: jax.Array) -> dict[str, jax.Array]:
         """Augmented views.
@@ -67,16 +70,25 @@ class Views:
         Returns:
             For each role float32 `[N, *size, C]`, normalised.
         """
-        return self.evaluation(self.augmentation(example_keys(key, rows), images))
+        if not self.own_augmentation:
+            return self.evaluation(self.augmentation(example_keys(key, rows), images))
+
+        def own(role: str) -> jax.Array:
+            return jax.random.fold_in(key, zlib.crc32(f"augmentation/{role}".encode()))
+
+        return {
+            role: self._view(view, self.augmentation(example_keys(own(role), rows), images))
+            for role, view in self.roles.items()
+        }
 
     def evaluation(self, images: jax.Array) -> dict[str, jax.Array]:
         """Views of the images as they are: uint8 `[N, H, W, C]` to float32 for each role."""
-        images = images.astype(jnp.float32)
-        seen = {
-            view: view.normalisation(resize(images, view.size, self.filter))
-            for view in set(self.roles.values())
-        }
+        seen = {view: self._view(view, images) for view in set(self.roles.values())}
         return {role: seen[view] for role, view in self.roles.items()}
+
+    def _view(self, view: View, images: jax.Array) -> jax.Array:
+        resized = resize(images.astype(jnp.float32), view.size, self.filter)
+        return view.normalisation(resized)
 
 
 def view_size(resolution: int | None, image_size: tuple[int, int], key: str) -> tuple[int, int]:

@@ -90,6 +90,20 @@ def as_labels(labels: ArrayLike, rows: jax.Array) -> jax.Array:
     return labels.astype(jnp.int32)
 
 
+def of_class(scores: jax.Array, labels: jax.Array) -> jax.Array:
+    """The score [N, 1] of each row's label; NaN where the label is none of the C classes."""
+    # A negative label would count from the end.
+    labels = jnp.where(labels < 0, scores.shape[1], labels)
+    return jnp.take_along_axis(scores, labels[:, None], axis=1)
+
+
+def as_scalar(x: ArrayLike, like: jax.Array, name: str) -> jax.Array:
+    """A scalar in the dtype of another array."""
+    x = jnp.asarray(x, like.dtype)
+    expect(x.ndim == 0, f"{name} must be a scalar", **{name: x})
+    return x
+
+
 def as_mask(where: ArrayLike | None, rows: jax.Array, name: str = "where") -> jax.Array:
     """The boolean mask [N] of the rows that count; every row if there is none."""
     if where is None:
@@ -104,6 +118,15 @@ def as_mask(where: ArrayLike | None, rows: jax.Array, name: str = "where") -> ja
 def gather_rows(x: jax.Array, axis_name: str | None) -> jax.Array:
     """The rows of the global batch, in the order of the devices along `axis_name`."""
     return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
+
+
+def replicated(x: jax.Array, axis_name: str | None) -> jax.Array:
+    """What every device has computed alike from gathered rows, marked as equal on all of them.
+
+    With it the gradient is right in `shard_map` too, which sums the devices' gradients of what it
+    does not know to be one value.
+    """
+    return x if axis_name is None else jax.lax.pmean(x, axis_name)
 
 
 def keep_rows(x: jax.Array, mask: jax.Array) -> jax.Array:
@@ -127,6 +150,20 @@ def reduce_images(
     return reduce_tuples(total, count, reduction)
 
 
+def centred(x: jax.Array, mask: jax.Array, shift: jax.Array | None = None) -> jax.Array:
+    """The masked rows less a common shift, by default their mean; the other rows are 0.
+
+    A common shift changes no distance, hence no gradient.
+    """
+    shift = masked_mean(x, mask) if shift is None else shift
+    return keep_rows(x - jax.lax.stop_gradient(shift), mask)
+
+
+def distinct_pairs(mask: jax.Array) -> jax.Array:
+    """Which pairs [N, N] are of two different rows that count."""
+    return mask[:, None] & mask[None] & ~jnp.eye(len(mask), dtype=bool)
+
+
 def safe_root(x: jax.Array) -> jax.Array:
     """Square root whose gradient at 0 is 0."""
     positive = x > 0
@@ -135,8 +172,8 @@ def safe_root(x: jax.Array) -> jax.Array:
 
 
 def safe_reciprocal(x: jax.Array) -> jax.Array:
-    """1 / x for positive x, else 0 with gradient 0."""
-    positive = x > 0
+    """1 / x for positive x, else 0 with gradient 0; 0 too where 1 / x would overflow."""
+    positive = x >= 2 * jnp.finfo(x.dtype).tiny
     return jnp.where(positive, 1 / jnp.where(positive, x, 1), 0)
 
 
@@ -163,7 +200,10 @@ def huber(gap: jax.Array, delta: ArrayLike = 1.0) -> jax.Array:
 
 
 def unit_rows(x: jax.Array, axis: int | tuple[int, ...] = -1) -> jax.Array:
-    """X / ||x||_2 along the axes, 0 with gradient 0 where x is 0; any size of x will do."""
+    """Rows of unit length, x / ||x||_2 along the axes; 0 with gradient 0 where x is 0.
+
+    In float32 for entries from 1e-37 to 1e37 in size.
+    """
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis, keepdims=True, initial=0))
     x = x * safe_reciprocal(largest)  # else the squares of tiny and huge x leave float32's range
     return x * safe_reciprocal(safe_root((x * x).sum(axis, keepdims=True)))
@@ -199,7 +239,14 @@ def squared_distances(x: jax.Array, y: jax.Array | None = None) -> jax.Array:
     return jnp.where(distances > jnp.maximum(_NOISE * info.eps * squares, info.tiny), distances, 0)
 
 
-def reduce_tuples(total: jax.Array, count: jax.Array, reduction: str) -> jax.Array:
-    """The sum over the tuples or their mean; the mean over no tuples is 0."""
+def reduce_tuples(
+    total: jax.Array, count: jax.Array, reduction: str, axis_name: str | None = None
+) -> jax.Array:
+    """The sum over the tuples or their mean; the mean over no tuples is 0.
+
+    `axis_name` is that over which the rows were gathered.
+    """
     one_of("reduction", reduction, ("mean", "sum"))
-    return total if reduction == "sum" else total / jnp.maximum(count, 1).astype(total.dtype)
+    if reduction == "mean":
+        total = total / jnp.maximum(count, 1).astype(total.dtype)
+    return replicated(total, axis_name)

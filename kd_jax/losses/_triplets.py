@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from kd_jax.losses import _numerics
 
-_MOST_ANGLES = 2**24  # at once on an accelerator: 64 MiB, should the compiler keep them
+_MOST_ANGLES = 2**22  # at once on an accelerator: 16 MiB an array, should the compiler keep any
 
 _Sides = tuple[jax.Array, jax.Array]  # half the squared distances, and 1 / distance (0 if it is 0)
 
@@ -58,7 +58,7 @@ def _value_and_gradients(student_squares, teacher_squares, delta, chunk_size):
     sides = [_sides(student_squares), _sides(teacher_squares)]
     on_cpu = functools.partial(_loop, chunk_size=chunk_size or _cpu_chunk(n), contract=_product)
     elsewhere = functools.partial(
-        _loop, chunk_size=chunk_size or max(1, _MOST_ANGLES // n**2), contract=_reduction
+        _loop, chunk_size=chunk_size or max(1, _MOST_ANGLES // max(n, 1) ** 2), contract=_reduction
     )
     loss, first, last = jax.lax.platform_dependent(sides, delta, cpu=on_cpu, default=elsewhere)
     gradients = [
@@ -97,7 +97,7 @@ def _loop(
     `contract` forms w^T x of w [N] and x [N, N].
     """
     n = len(sides[0][0])
-    chunk_size = min(chunk_size, n)
+    chunk_size = max(1, min(chunk_size, n))
     chunks = -(-n // chunk_size)
     padding = ((0, chunks * chunk_size - n), (0, 0))  # rows of zeros add nothing
     rows = jax.tree.map(lambda x: jnp.pad(x, padding).reshape(chunks, chunk_size, n), sides)

@@ -62,7 +62,7 @@ def info_nce(
         among = mask[None] | jnp.eye(len(mask), dtype=bool)
         scores = jax.nn.log_softmax(jnp.where(among, scores, -jnp.inf))
         total = jnp.where(mask, -jnp.diagonal(scores), 0).sum()
-        return _numerics.reduce_tuples(total, mask.sum(), "mean")
+        return _numerics.reduce_tuples(total, mask.sum(), "mean", axis_name)
 
     return (loss(scores) + loss(scores.T)) / 2 if symmetric else loss(scores)
 
@@ -151,8 +151,8 @@ def contrastive_representation(
         student: embeddings [N, D] of unit length: a trained linear map, then normalised.
         teacher: the same of the teacher; its map is trained too.
         memory: from `contrast_memory`, then from the call before.
-        index: [N], the images' own rows in the memory. Where an image comes twice in a batch, one
-            of its embeddings is remembered.
+        index: [N], the images' own rows in the memory. Where an image comes twice in a batch, its
+            first embedding is remembered.
         negatives: [N, K], rows of other images, see `contrast_negatives`.
         temperature: T > 0, a scalar; may be traced.
         momentum: share of the old row, a scalar; may be traced.
@@ -178,6 +178,7 @@ def contrastive_representation(
     mask = _numerics.as_mask(where, student)
     student, teacher = (_numerics.keep_rows(x, mask) for x in (student, teacher))
     columns = jnp.concatenate([index[:, None], negatives], axis=1)
+    columns = jnp.where(mask[:, None], columns, 0)
 
     # Each side scores against the other's memory.
     sides = (student, memory.teacher), (teacher, memory.student)
@@ -192,10 +193,13 @@ def contrastive_representation(
     )
     loss = _numerics.reduce_images(losses, mask, axis_name)
 
-    # A row past the end is dropped.
+    # Rows past the end are dropped: those left out, and all but the first of an image.
     rows = _numerics.gather_rows(jnp.where(mask, index, len(memory.student)), axis_name)
+    again = jnp.tril(rows[:, None] == rows[None], -1).any(1)
+    rows = jnp.where(again, len(memory.student), rows)
+    rows = rows if axis_name is None else jax.lax.pmax(rows, axis_name)
     banks = [
-        _remember(bank, rows, _numerics.gather_rows(x, axis_name), momentum)
+        _remember(bank, rows, _numerics.gather_rows(x, axis_name), momentum, axis_name)
         for bank, x in [(memory.student, student), (memory.teacher, teacher)]
     ]
     return loss, ContrastMemory(*banks, partition)
@@ -213,9 +217,9 @@ def _in_memory(index, negatives, memory, rows):
     rule = "embeddings [N, D] need index [N] and negatives [N, K], K > 0"
     fits = fits and negatives.shape[1] > 0
     _numerics.expect(fits, rule, embeddings=rows, index=index, negatives=negatives)
-    for name, rows in (("index", index), ("negatives", negatives)):
-        if not jnp.issubdtype(rows.dtype, jnp.integer):
-            raise ValueError(f"{name} must be integers; got {rows.dtype}")
+    for name, places in (("index", index), ("negatives", negatives)):
+        if not jnp.issubdtype(places.dtype, jnp.integer):
+            raise ValueError(f"{name} must be integers; got {places.dtype}")
     return index.astype(jnp.int32), negatives.astype(jnp.int32)
 
 
@@ -240,8 +244,8 @@ def _against_noise(scores, log_partition, share):
     return own + (others + (guarded - share)).sum(1)
 
 
-def _remember(bank, rows, x, momentum):
-    x = jax.lax.stop_gradient(x)
+def _remember(bank, rows, x, momentum, axis_name):
+    x = jax.lax.stop_gradient(_numerics.replicated(x, axis_name))
     momentum = jnp.asarray(momentum, x.dtype)
     old = bank[jnp.minimum(rows, len(bank) - 1)].astype(x.dtype)
     new = _numerics.unit_rows(momentum * old + (1 - momentum) * x)

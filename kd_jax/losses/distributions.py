@@ -76,14 +76,13 @@ def mk_mmd(
     x, y = rows(student, mask), rows(teacher, teacher_mask)
     mask, teacher_mask = (_numerics.gather_rows(m, axis_name) for m in (mask, teacher_mask))
     pooled, pooled_mask = jnp.concatenate([x, y]), jnp.concatenate([mask, teacher_mask])
-    # A common shift changes no distance, hence no gradient.
-    shift = jax.lax.stop_gradient(_numerics.masked_mean(pooled, pooled_mask))
-    x, y = _numerics.keep_rows(x - shift, mask), _numerics.keep_rows(y - shift, teacher_mask)
+    shift = _numerics.masked_mean(pooled, pooled_mask)
+    x, y = _numerics.centred(x, mask, shift), _numerics.centred(y, teacher_mask, shift)
     n, m = mask.sum().astype(x.dtype), teacher_mask.sum().astype(x.dtype)
 
     within = [
-        _Pairs(_numerics.squared_distances(x), _distinct(mask)),
-        _Pairs(_numerics.squared_distances(y), _distinct(teacher_mask)),
+        _Pairs(_numerics.squared_distances(x), _numerics.distinct_pairs(mask)),
+        _Pairs(_numerics.squared_distances(y), _numerics.distinct_pairs(teacher_mask)),
     ]
     across = _Pairs(_numerics.squared_distances(x, y), mask[:, None] & teacher_mask[None])
     if isinstance(variance, str):
@@ -91,8 +90,8 @@ def mk_mmd(
         if variance != "cross":
             total = sum(pairs.sum() for pairs in within) + 2 * total
             count = (n + m) * (n + m if variance == "all" else n + m - 1)
-        variance = jax.lax.stop_gradient(total) / jnp.maximum(count, 1)
-    variance = jnp.asarray(variance, x.dtype)
+        variance = total / jnp.maximum(count, 1)
+    variance = jax.lax.stop_gradient(_numerics.as_scalar(variance, x, "variance"))
     rates = [-_numerics.safe_reciprocal(2 * factor * variance) for factor in multipliers]
 
     # A constant taken off the kernel cancels in the sum of the means, and with it most rounding.
@@ -109,7 +108,8 @@ def mk_mmd(
 
     between = across.sum(kernel) / jnp.maximum(n * m, 1)
     loss = own(within[0], n) + own(within[1], m) - 2 * between
-    return jnp.where(jnp.minimum(n, m) > int(unbiased), loss, 0)
+    loss = jnp.where(jnp.minimum(n, m) > int(unbiased), loss, 0)
+    return _numerics.replicated(loss, axis_name)
 
 
 class _Pairs(NamedTuple):
@@ -120,7 +120,3 @@ class _Pairs(NamedTuple):
 
     def sum(self, function: Callable[[jax.Array], jax.Array] = lambda squares: squares):
         return jnp.where(self.mask, function(self.squares), 0).sum()
-
-
-def _distinct(mask: jax.Array) -> jax.Array:
-    return mask[:, None] & mask[None] & ~jnp.eye(len(mask), dtype=bool)

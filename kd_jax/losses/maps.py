@@ -41,8 +41,9 @@ def attention_transfer(
     if power < 1:
         raise ValueError(f"power must be at least 1; got {power}")
     student, teacher = (_attention(maps, power) for maps in _numerics.as_maps(student, teacher))
-    squares = jnp.square(_numerics.difference(student, teacher))
-    return squares.mean(1) if variant == "repdistiller" else _numerics.safe_root(squares.sum(1))
+    if variant == "repdistiller":
+        return jnp.square(student - teacher).mean(1)
+    return _numerics.safe_root(jnp.square(_numerics.difference(student, teacher)).sum(1))
 
 
 def _attention(maps: jax.Array, power: int) -> jax.Array:
@@ -181,6 +182,9 @@ def flow_of_solution(student: Sequence[ArrayLike], teacher: Sequence[ArrayLike])
             f"FSP needs two or more maps, as many of each; got {len(student)} and {len(teacher)}"
         )
 
+    maps = _numerics.upcast(*student, *teacher)
+    student, teacher = maps[: len(student)], maps[len(student) :]
+
     def flow(shallow: ArrayLike, deep: ArrayLike) -> jax.Array:
         shallow, deep = _numerics.as_maps(shallow, deep)
         positions = shallow.shape[1] * shallow.shape[2]
@@ -191,7 +195,6 @@ def flow_of_solution(student: Sequence[ArrayLike], teacher: Sequence[ArrayLike])
         student_flow, teacher_flow = (flow(*x[layer : layer + 2]) for x in (student, teacher))
         fits, rule = student_flow.shape == teacher_flow.shape, "Gram matrices must be [N, C, D]"
         _numerics.expect(fits, rule, student=student_flow, teacher=teacher_flow)
-        student_flow, teacher_flow = _numerics.upcast(student_flow, teacher_flow)
         return jnp.square(student_flow - teacher_flow).mean((1, 2))
 
     return sum((loss(layer) for layer in range(1, len(student) - 1)), start=loss(0))

@@ -43,10 +43,13 @@ def similarity_preserving(
     """
     student, teacher, mask = _batch(student, teacher, where, axis_name)
     gap = _unit_gram(student) - _unit_gram(teacher)
-    return _numerics.reduce_tuples(jnp.square(gap).sum(), mask.sum() ** 2, "mean")
+    return _numerics.reduce_tuples(jnp.square(gap).sum(), mask.sum() ** 2, "mean", axis_name)
 
 
 def _unit_gram(features: jax.Array) -> jax.Array:
+    # Their scale does not matter, but the products of tiny and huge ones leave float32's range.
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(features), initial=0))
+    features = features * _numerics.safe_reciprocal(largest)
     return _numerics.unit_rows(_numerics.gram(features))
 
 
@@ -89,12 +92,15 @@ def probabilistic_transfer(
     def probabilities(features: jax.Array) -> jax.Array:
         norms = _numerics.safe_root(jnp.square(features).sum(1, keepdims=True))
         similarities = (1 + _numerics.gram(features / (norms + epsilon))) / 2
-        similarities = jnp.where(both, similarities, 0)
+        # A cosine of -1 may be rounded below it.
+        similarities = jnp.where(both, jnp.maximum(similarities, 0), 0)
         return similarities * _numerics.safe_reciprocal(similarities.sum(1, keepdims=True))
 
     q, p = probabilities(student), probabilities(teacher)
-    total = (p * jnp.log((p + epsilon) / (q + epsilon))).sum()
-    return _numerics.reduce_tuples(total, mask.sum() ** 2, "mean")
+    # As p - q sums to 0 it may be taken off; near probabilities would cancel otherwise.
+    gap = p - q
+    total = (p * jnp.log1p(gap / (q + epsilon)) - gap).sum()
+    return _numerics.reduce_tuples(total, mask.sum() ** 2, "mean", axis_name)
 
 
 def correlation_congruence(
@@ -147,7 +153,9 @@ def correlation_congruence(
         gap = _numerics.absolute(student - teacher)
         # Rows that are left out go to the end, so that those around them become neighbours.
         gap = gap[jnp.argsort(~mask, stable=True)]
-        return _numerics.reduce_tuples((gap[:-1] * gap[1:]).sum(), mask.sum() - 1, "mean")
+        return _numerics.reduce_tuples(
+            (gap[:-1] * gap[1:]).sum(), mask.sum() - 1, "mean", axis_name
+        )
     gamma = jnp.asarray(gamma, student.dtype)
 
     def correlations(features: jax.Array) -> jax.Array:
@@ -156,7 +164,7 @@ def correlation_congruence(
         return jnp.exp(-2 * gamma) * series
 
     gap = jnp.where(mask[:, None] & mask[None], correlations(student) - correlations(teacher), 0)
-    return _numerics.reduce_tuples(jnp.square(gap).sum(), mask.sum() ** 2, "mean")
+    return _numerics.reduce_tuples(jnp.square(gap).sum(), mask.sum() ** 2, "mean", axis_name)
 
 
 def _batch(

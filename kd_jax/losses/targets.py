@@ -15,7 +15,7 @@ def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
         labels: [N], integers in [0, C).
 
     Returns:
-        One loss an example, [N]; NaN where a label is not below C.
+        One loss an example, [N]; NaN where a label is not in [0, C).
 
     Raises:
         ValueError: the shapes do not fit, or the labels are not integers.
@@ -23,7 +23,7 @@ def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     (logits,) = _numerics.upcast(logits)
     labels = _numerics.as_labels(labels, logits)
     scores = jax.nn.log_softmax(logits)
-    return -jnp.take_along_axis(scores, labels[:, None], axis=1)[:, 0]
+    return -_numerics.of_class(scores, labels)[:, 0]
 
 
 def soft_target_kl(
@@ -108,7 +108,7 @@ def decoupled_kd(
         temperature: T > 0, a scalar; may be traced.
 
     Returns:
-        One loss an example, [N]; NaN where a label is not below C.
+        One loss an example, [N]; NaN where a label is not in [0, C).
 
     Raises:
         ValueError: the shapes do not fit, or the labels are not integers.
@@ -118,9 +118,11 @@ def decoupled_kd(
         CVPR 2022, eq. 5 to 8; official code: megvii-research/mdistiller.
     """
     student, teacher, temperature = _softened(student_logits, teacher_logits, temperature)
-    labels = _numerics.as_labels(labels, student)[:, None]
+    labels = _numerics.as_labels(labels, student)
     alpha, beta = (jnp.asarray(weight, student.dtype) for weight in (alpha, beta))
-    others = jnp.arange(student.shape[1], dtype=labels.dtype)[None] != labels
+    fits = {alpha.shape, beta.shape} <= {(), labels.shape}
+    _numerics.expect(fits, "alpha and beta must be scalars or [N]", alpha=alpha, beta=beta)
+    others = jnp.arange(student.shape[1], dtype=labels.dtype)[None] != labels[:, None]
 
     def split(scores: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Logarithms of (p_y, 1 - p_y), and of the predictions among the other classes."""
@@ -133,7 +135,7 @@ def decoupled_kd(
         return jnp.where(total > 0, rest, -jnp.inf), scores - rest
 
     (student_rest, student_others), (teacher_rest, teacher_others) = split(student), split(teacher)
-    own = [jnp.take_along_axis(scores, labels, axis=1) for scores in (student, teacher)]
+    own = [_numerics.of_class(scores, labels) for scores in (student, teacher)]
     target = _divergence(
         jnp.concatenate([own[0], student_rest], 1), jnp.concatenate([own[1], teacher_rest], 1)
     )
@@ -147,13 +149,20 @@ def _softened(
     student, teacher = _numerics.upcast(student_logits, teacher_logits)
     fits = student.ndim == 2 and student.shape == teacher.shape
     _numerics.expect(fits, "logits must both be [N, C]", student=student, teacher=teacher)
-    temperature = jnp.asarray(temperature, student.dtype)
+    temperature = _numerics.as_scalar(temperature, student, "temperature")
     student, teacher = (jax.nn.log_softmax(x / temperature) for x in (student, teacher))
     return student, teacher, temperature
 
 
 def _divergence(log_q: jax.Array, log_p: jax.Array) -> jax.Array:
     """KL(p || q) of each row, from the logarithms."""
-    p = jnp.exp(log_p)
+    p, q = jnp.exp(log_p), jnp.exp(log_q)
+    seen = p > 0
     # Both logarithms are replaced before the product: 0 * -inf is NaN, and so is its gradient.
-    return (p * (jnp.where(p > 0, log_p, 0) - jnp.where(p > 0, log_q, 0))).sum(1)
+    ratio = jnp.where(seen, log_p, 0) - jnp.where(seen, log_q, 0)
+    # As q - p sums to 0 it may be added, and makes every term the square of a small ratio: without
+    # it the terms of near predictions cancel.
+    near = jnp.abs(ratio) < 1
+    small = jnp.where(near, ratio, 0)
+    terms = jnp.where(near, p * (small + jnp.expm1(-small)), p * (ratio - 1) + q)
+    return jnp.where(seen.any(1), jnp.where(seen, terms, q).sum(1), 0)

@@ -2,11 +2,13 @@
 
 from kd_jax.methods.base import Adapters as Adapters
 from kd_jax.methods.base import Method as Method
+from kd_jax.methods.evolutionary import Evolutionary as Evolutionary
 from kd_jax.methods.hybrid_order import HybridOrder as HybridOrder
 from kd_jax.methods.soft_targets import SoftTargets as SoftTargets
 from kd_jax.methods.supervised import Supervised as Supervised
 
 METHODS: dict[str, type[Method]] = {
+    "evolutionary": Evolutionary,
     "hybrid_order": HybridOrder,
     "soft_targets": SoftTargets,
     "supervised": Supervised,

@@ -1,13 +1,15 @@
-"""`flax.linen.Conv`, with a way round a trap of XLA on the CPU.
+"""`flax.linen.Conv`, with a way round the traps of XLA on the CPU.
 
 Where a map has fewer pixels than the window, XLA's CPU backend computes a convolution in a naive
 loop, a hundred times slower than a product of matrices: the forward pass of 3x3 windows on 2x2
 maps, and the gradient that leads back from a 2x2 result to a 4x4 map. Its kernel gradients of 1x1
-convolutions are up to ten times slower too. Here those are products of matrices, and so are their
-gradients; all else, and everything on accelerators, stays with XLA.
+convolutions are up to ten times slower too, more with groups. Here those are products of matrices,
+and so are their gradients. Depthwise convolutions, which XLA computes five to forty times slower,
+are sums of shifted maps. All else, and everything on accelerators, stays with XLA.
 `experiments/benchmarks/convolution.py` measures both ways.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -35,7 +37,7 @@ def convolve(
     feature_group_count: int = 1,
     precision: lax.PrecisionLike = None,
 ) -> jax.Array:
-    """Computes `lax.conv_general_dilated`, by `windows_product` where that is the faster way.
+    """Computes `lax.conv_general_dilated`, by `windows_product` or `shifted_sum` where faster.
 
     The way is chosen by the default backend at the time of tracing. A program traced for another
     backend computes the same, if not as fast.
@@ -55,12 +57,14 @@ def convolve(
       `[N, H', W', F]`.
     """
     dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
-    plain = lhs.ndim == 4 and feature_group_count == 1 and not dilated
-    if plain and jax.default_backend() == "cpu":
+    if lhs.ndim == 4 and not dilated and jax.default_backend() == "cpu":
         axes = lhs.shape[1:3], rhs.shape[:2], window_strides
         pads = lax.padtype_to_pads(*axes, padding) if isinstance(padding, str) else padding
-        if product_is_faster(*axes, pads):
-            return windows_product(lhs, rhs, window_strides, pads, precision)
+        depthwise = feature_group_count == lhs.shape[3] == rhs.shape[3]
+        if depthwise and sum_is_faster(*axes, pads):
+            return shifted_sum(lhs, rhs, window_strides, pads)
+        if feature_group_count <= 16 and product_is_faster(*axes, pads):
+            return windows_product(lhs, rhs, window_strides, pads, precision, feature_group_count)
     return lax.conv_general_dilated(
         lhs,
         rhs,
@@ -94,11 +98,45 @@ def product_is_faster(
     Returns:
       The choice.
     """
-    axes = zip(size, window, strides, padding, strict=True)
-    result = [(n + sum(p) - w) // s + 1 for n, w, s, p in axes]
-    ordinary = min(*size, *result) > 0 and all(p >= 0 for pads in padding for p in pads)
+    result = _result(size, window, strides, padding)
     pixels = min(math.prod(size), math.prod(result))
-    return ordinary and (max(window) == 1 or pixels < math.prod(window))
+    few = max(window) == 1 or pixels < math.prod(window)
+    return few and _ordinary(size, result, padding)
+
+
+def sum_is_faster(
+    size: Sequence[int],
+    window: Sequence[int],
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+) -> bool:
+    """Whether `shifted_sum` beats XLA on the CPU, gradients included.
+
+    It does on maps of any size with any number of channels. Windows larger than 5x5 would make
+    programs that take long to compile.
+
+    Args:
+      size: of the map.
+      window: its size.
+      strides: of the window.
+      padding: zeros before and after along each axis.
+
+    Returns:
+      The choice.
+    """
+    result = _result(size, window, strides, padding)
+    return math.prod(window) <= 25 and _ordinary(size, result, padding)
+
+
+def _result(size, window, strides, padding) -> list[int]:
+    """The size of a convolution's result."""
+    axes = zip(size, window, strides, padding, strict=True)
+    return [(n + sum(p) - w) // s + 1 for n, w, s, p in axes]
+
+
+def _ordinary(size, result, padding) -> bool:
+    """Whether maps are not empty and nothing is cut off them."""
+    return min(*size, *result) > 0 and all(p >= 0 for pads in padding for p in pads)
 
 
 def windows_product(
@@ -107,25 +145,58 @@ def windows_product(
     strides: Sequence[int],
     padding: Sequence[tuple[int, int]],
     precision: lax.PrecisionLike = None,
+    groups: int = 1,
 ) -> jax.Array:
-    """A convolution as one product: all windows `[N, H', W', h w C]` times `[h w C, F]`.
+    """A convolution as a product: all windows `[N, H', W', h w C]` times `[h w C, F]`.
 
     Args:
       x: maps `[N, H, W, C]`.
-      kernel: `[h, w, C, F]`.
+      kernel: `[h, w, C / groups, F]`.
       strides: of the window.
       padding: zeros before and after along each axis.
       precision: of the product.
+      groups: of channels, each seen by `F / groups` features only, in a product of its own.
 
     Returns:
       `[N, H', W', F]`.
     """
+    if groups > 1:
+        parts = zip(*(jnp.split(a, groups, axis=-1) for a in (x, kernel)), strict=True)
+        return jnp.concatenate(
+            [windows_product(*part, strides, padding, precision) for part in parts], axis=-1
+        )
     axes = zip(x.shape[1:3], kernel.shape[:2], strides, padding, strict=True)
     rows, columns = (_taps(*axis) for axis in axes)
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     windows = jnp.concatenate([x[:, r, c] for r in rows.values() for c in columns.values()], -1)
     kernel = kernel[min(rows) : max(rows) + 1, min(columns) : max(columns) + 1]
     return jnp.dot(windows, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
+
+
+def shifted_sum(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+) -> jax.Array:
+    """A depthwise convolution as a sum: what each tap of the window sees, times its weight.
+
+    Args:
+      x: maps `[N, H, W, C]`.
+      kernel: `[h, w, 1, C]`.
+      strides: of the window.
+      padding: zeros before and after along each axis.
+
+    Returns:
+      `[N, H', W', C]`, summed in float32 or better.
+    """
+    axes = zip(x.shape[1:3], kernel.shape[:2], strides, padding, strict=True)
+    rows, columns = (_taps(*axis) for axis in axes)
+    wide = jnp.float32 if x.dtype.itemsize < 4 else x.dtype
+    kernel = kernel.astype(wide)[:, :, None, None]
+    padded = jnp.pad(x, ((0, 0), *padding, (0, 0))).astype(wide)
+    terms = (padded[:, r, c] * kernel[i, j] for i, r in rows.items() for j, c in columns.items())
+    return functools.reduce(jnp.add, terms).astype(x.dtype)
 
 
 def _taps(size: int, window: int, stride: int, padding: tuple[int, int]) -> dict[int, slice]:

@@ -28,7 +28,17 @@ def kaiming_normal(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> j
     return normal(key, shape, math.sqrt(2 / fan_out)).astype(dtype)
 
 
-def scaled(channels: int, width: float) -> int:
+def uniform(key: jax.Array, shape: Sequence[int], bound: float) -> jax.Array:
+    """Uniform numbers between -`bound` and `bound`, drawn as in `normal`."""
+    return jax.random.uniform(key, (math.prod(shape),), jnp.float32, -bound, bound).reshape(shape)
+
+
+def kaiming_uniform(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
+    """What PyTorch's `Conv2d` starts from: `kaiming_uniform_(a=sqrt(5))`, +-1/sqrt(fan_in)."""
+    return uniform(key, shape, 1.0 / math.sqrt(math.prod(shape[:-1]))).astype(dtype)
+
+
+def scaled(channels: float, width: float) -> int:
     """The number of channels of a layer at a given width multiplier, at least 1."""
     return max(1, round(channels * width))
 
@@ -41,17 +51,20 @@ def convolution(dtype: DTypeLike, **options):
       **options: fields of `Conv`, for all convolutions it makes.
 
     Returns:
-      A callable `(features, kernel_size, strides=1, name=None)` that makes a `Conv` padded as
-      PyTorch pads, `kernel // 2` on both sides. ("SAME" pads a stride of 2 on one side only, which
-      shifts every map by a pixel.)
+      A callable `(features, kernel_size, strides=1, name=None, groups=1)` that makes a `Conv`
+      padded as PyTorch pads, `kernel // 2` on both sides. ("SAME" pads a stride of 2 on one side
+      only, which shifts every map by a pixel.)
     """
 
-    def conv(features: int, kernel_size: int, strides: int = 1, name: str | None = None) -> Conv:
+    def conv(
+        features: int, kernel_size: int, strides: int = 1, name: str | None = None, groups: int = 1
+    ) -> Conv:
         return Conv(
             features,
             (kernel_size, kernel_size),
             strides=(strides, strides),
             padding=kernel_size // 2,
+            feature_group_count=groups,
             dtype=dtype,
             name=name,
             **{"use_bias": False, "kernel_init": kaiming_normal, **options},
@@ -106,12 +119,25 @@ def max_pool(x: jax.Array, size: int, *, strides: int, padding: int = 0) -> jax.
     Made of slices, because the gradient of `nn.max_pool` crawls on the CPU (64 maps of 32x32x64:
     178 ms against 4). Of equal maxima each gets a share of the gradient, in PyTorch the first all.
     """
+    return _pool(x, size, strides, padding, jnp.maximum, -jnp.inf)
+
+
+def average_pool(x: jax.Array, size: int, *, strides: int, padding: int = 0) -> jax.Array:
+    """Mean over windows of maps `[N, H, W, C]`, computed in float32.
+
+    As PyTorch has it by default, the padding's zeros count.
+    """
+    total = _pool(x.astype(jnp.float32), size, strides, padding, jnp.add, 0.0)
+    return (total / size**2).astype(x.dtype)
+
+
+def _pool(x, size, strides, padding, combine, empty):
     pad = (padding, padding)
-    x = jnp.pad(x, ((0, 0), pad, pad, (0, 0)), constant_values=-jnp.inf)
+    x = jnp.pad(x, ((0, 0), pad, pad, (0, 0)), constant_values=empty)
     for axis in (1, 2):
         last = (x.shape[axis] - size) // strides * strides
         x = functools.reduce(
-            jnp.maximum,
+            combine,
             (jax.lax.slice_in_dim(x, i, i + last + 1, strides, axis) for i in range(size)),
         )
     return x
@@ -135,14 +161,9 @@ class LinearMap(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[..., D]` to `[..., features]`."""
-        bound = 1.0 / math.sqrt(x.shape[-1])
-
-        def uniform(key, shape, dtype=jnp.float32):
-            flat = jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound)
-            return flat.reshape(shape)  # as in `normal`
-
-        kernel = self.param("kernel", self.kernel_init or uniform, (x.shape[-1], self.features))
-        bias = self.param("bias", self.bias_init or uniform, (self.features,))
+        init = functools.partial(uniform, bound=1.0 / math.sqrt(x.shape[-1]))
+        kernel = self.param("kernel", self.kernel_init or init, (x.shape[-1], self.features))
+        bias = self.param("bias", self.bias_init or init, (self.features,))
         # The default precision would multiply in bfloat16 on TPUs; this product costs nothing.
         product = jnp.dot(x.astype(jnp.float32), kernel, precision=jax.lax.Precision.HIGHEST)
         return product + jnp.expand_dims(bias, range(x.ndim - 1))

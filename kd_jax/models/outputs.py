@@ -10,13 +10,16 @@ class Outputs:
 
     Attributes:
       logits: `[N, C]` float32, the class scores.
-      embedding: `[N, D]` float32, the globally pooled last map: the papers' f_i, and what the
-        classifier sees.
+      embedding: `[N, D]` float32, the globally pooled last map (which ShuffleNetV2 and MobileNetV2
+        widen before): the papers' f_i, and what the classifier sees.
       maps: one `[N, H, W, C]` a stage, shallow to deep, after the activation; the stem is no stage.
       preactivations: the same maps before their activation.
+      stem: the map before the first stage, `[N, H, W, C]`, RepDistiller's `feat[0]`; None where a
+        network does not tell it.
     """
 
     logits: jax.Array
     embedding: jax.Array
     maps: tuple[jax.Array, ...]
     preactivations: tuple[jax.Array, ...]
+    stem: jax.Array | None = None

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from kd_jax.errors import UsageError, choices
-from kd_jax.models import cifar_resnet, resnet, vgg, wide_resnet
+from kd_jax.models import cifar_resnet, mobilenet, resnet, shufflenet, vgg, wide_resnet
 
 Factory = Callable[..., nn.Module]
 
@@ -17,6 +17,8 @@ _NETWORKS: dict[str, Factory] = {
     **cifar_resnet.NETWORKS,
     **vgg.NETWORKS,
     **wide_resnet.NETWORKS,
+    **shufflenet.NETWORKS,
+    **mobilenet.NETWORKS,
 }
 
 _BUILT_IN = frozenset(_NETWORKS)

@@ -99,7 +99,8 @@ class ResNet(nn.Module):
         conv = layers.convolution(self.dtype)
         norm = layers.batch_norm(train=train, axis_name=self.axis_name)
 
-        x = _STEMS[self.stem](images, layers.scaled(self.stem_channels, self.width), conv, norm)
+        channels = layers.scaled(self.stem_channels, self.width)
+        x = stem = _STEMS[self.stem](images, channels, conv, norm)
         maps, preactivations = [], []
         for stage, (count, channels) in enumerate(zip(self.blocks, self.channels, strict=True)):
             for i in range(count):
@@ -117,7 +118,7 @@ class ResNet(nn.Module):
 
         embedding = layers.global_average(x)
         logits = layers.LinearMap(self.num_classes, name="classifier")(embedding)
-        return Outputs(logits, embedding, tuple(maps), tuple(preactivations))
+        return Outputs(logits, embedding, tuple(maps), tuple(preactivations), stem)
 
 
 def _cifar_stem(images, channels, conv, norm):

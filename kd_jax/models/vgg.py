@@ -75,7 +75,7 @@ class VGG(nn.Module):
             bias_init=nn.initializers.zeros,
             name="classifier",
         )(embedding)
-        return Outputs(logits, embedding, tuple(maps[1:]), tuple(preactivations[1:]))
+        return Outputs(logits, embedding, tuple(maps[1:]), tuple(preactivations[1:]), maps[0])
 
 
 NETWORKS = {f"vgg{depth}": functools.partial(VGG, depth=depth) for depth in _GROUPS}

@@ -48,7 +48,7 @@ class WideResNet(nn.Module):
         norm = layers.batch_norm(train=train, axis_name=self.axis_name)
         dropout = nn.Dropout(self.dropout, deterministic=not train)
 
-        x = conv(layers.scaled(16, self.width), 3, name="stem_conv")(images)
+        x = stem = conv(layers.scaled(16, self.width), 3, name="stem_conv")(images)
         # Each block begins with a batch norm and an activation; here each sum ends with those of
         # the block after it, so that a stage's map is at hand when the stage ends.
         y = nn.relu(norm(name="stem_norm")(x))
@@ -72,7 +72,7 @@ class WideResNet(nn.Module):
         logits = layers.LinearMap(
             self.num_classes, bias_init=nn.initializers.zeros, name="classifier"
         )(embedding)
-        return Outputs(logits, embedding, tuple(maps), tuple(preactivations))
+        return Outputs(logits, embedding, tuple(maps), tuple(preactivations), stem)
 
 
 NETWORKS = {

@@ -1,7 +1,9 @@
 """Optimizers and learning-rate schedules, as the papers' PyTorch code defines them."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import optax
@@ -149,7 +151,8 @@ def optimizer_groups(
 
     Args:
         optimizers: by group; `"default"` serves the groups that are not named.
-        roles: of the trained networks; the groups are these and the method's adapters.
+        roles: of the trained networks; the groups are these and the method's adapters. Adapters
+            that a method keeps under a trained role's name belong to that role's group.
         steps: length of the stage.
         steps_per_epoch: length of an epoch.
     """
@@ -157,5 +160,11 @@ def optimizer_groups(
     chosen = {group: optimizers.get(group, optimizers["default"]) for group in groups}
     return optax.partition(
         {group: optimizer.build(steps, steps_per_epoch) for group, optimizer in chosen.items()},
-        {group: group for group in groups},
+        functools.partial(_labels, roles),
     )
+
+
+def _labels(roles: tuple[str, ...], params: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The group of every network, and of every part of the adapters."""
+    adapters = {name: name if name in roles else ADAPTERS for name in params[ADAPTERS]}
+    return {**{role: role for role in roles}, ADAPTERS: adapters}

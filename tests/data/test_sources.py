@@ -3,6 +3,7 @@ import re
 import numpy as np
 import pytest
 import small_sets
+import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 from kd_jax.data import ImageSet, load_splits
@@ -66,6 +67,30 @@ def test_a_prepared_tfds_set_is_read_without_tensorflow(tiny):
     np.testing.assert_array_equal(train.images[:, 0, 0, 0] % 3, train.labels)
     parity = Tfds("grey", tiny, label_key="parity").load("train")
     assert parity.num_classes == 2
+
+
+class Cifar10(small_sets.Cifar100):
+    """Noise with the features of TFDS' CIFAR-10."""
+
+    def _info(self):
+        features = {
+            "id": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(32, 32, 3)),
+            "label": tfds.features.ClassLabel(num_classes=10),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _generate_examples(self, number):
+        for i, example in super()._generate_examples(number):
+            yield i, {**example, "id": f"{number}_{i:05}", "label": i % 10}
+
+
+def test_cifar10_is_read_as_cifar100_is(tmp_path):
+    source = Tfds("cifar10", small_sets.prepare(Cifar10, tmp_path))
+    train, test = load_splits(source, "train", "test[:50%]")
+    assert (train.images.shape, train.num_classes) == ((200, 32, 32, 3), 10)
+    assert (len(test), test.num_classes) == (50, 10)
+    np.testing.assert_array_equal(np.bincount(train.labels), 20)
 
 
 def test_what_is_not_prepared_names_the_command(tmp_path):

@@ -43,6 +43,17 @@ def test_every_role_sees_the_same_augmented_images():
     assert not np.allclose(seen["teacher"], views().evaluation(IMAGES)["teacher"])
 
 
+def test_every_role_may_see_an_augmented_copy_of_its_own():
+    options = {"augmentation": Augmentation(crop_padding=2, flip=True), "own_augmentation": True}
+    both = Views({role: View((12, 12), Normalisation(MEAN, DEVIATION)) for role in "ab"}, **options)
+    seen = both.training(jax.random.key(1), IMAGES, ROWS)
+    assert not np.allclose(seen["a"], seen["b"])
+    half = both.training(jax.random.key(1), IMAGES[4:], ROWS[4:])
+    np.testing.assert_array_equal(seen["b"][4:], half["b"])
+    plain = both.evaluation(IMAGES)
+    np.testing.assert_array_equal(plain["a"], plain["b"])
+
+
 def test_each_network_keeps_the_normalisation_it_knows():
     other = Normalisation((0.0,) * 3, (1.0,) * 3)
     ours = Normalisation(MEAN, DEVIATION)

@@ -44,7 +44,7 @@ def test_runs_every_order_once(ablation, config, tmp_path, capsys, monkeypatch):
 
 def test_gains_are_paired_by_seed(ablation):
     def results(*accuracies):
-        return [ablation.tables.Result("tiny", 8, a, 10.0, "cpu", None) for a in accuracies]
+        return [ablation.tables.Result("tiny", 8, a, {}, 10.0, "cpu", None) for a in accuracies]
 
     args = argparse.Namespace(config="c.py", **dict(ablation.TERMS.values()))
     found = {"teacher": results(0.9, 0.8), "CE": results(0.5, 0.7), "L1": results(0.52, 0.72)}

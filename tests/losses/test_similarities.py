@@ -237,3 +237,22 @@ def test_misuse_is_told():
     ]:
         with pytest.raises(ValueError, match=message):
             jax.eval_shape(call)
+
+
+def test_opposite_rows_have_no_negative_probability():
+    # (1 + cos) / 2 of v and -c v is rounded below 0 in every eighth draw.
+    rng = np.random.default_rng(0)
+    kernel = jax.jit(jax.vmap(probabilistic_transfer))
+    rows = rng.normal(size=(200, 512)).astype(np.float32)
+    scales = rng.uniform(0.5, 2, (200, 1)).astype(np.float32)
+    student = np.stack([rows, -scales * rows], axis=1)
+    assert np.isfinite(kernel(student, student[::-1])).all()
+
+
+def test_similarity_sees_no_scale_however_small_or_large():
+    student, teacher = features()
+    expected, _ = compiled(similarity_preserving)(student, teacher)
+    for scale in (1e-25, 1e25):
+        got, gradients = compiled(similarity_preserving)(np.float32(scale) * student, teacher)
+        np.testing.assert_allclose(got, expected, rtol=1e-4)
+        assert np.isfinite(gradients[0]).all()

@@ -60,11 +60,11 @@ def losses(weights, batch, memory, axis_name=None):
     return values, (centers, counts, memory)
 
 
-def gradients(*arguments, axis_name=None, mean=lambda x: x):
+def gradients(*arguments, axis_name=None):
     """The gradient of each loss, and the losses with what else comes out."""
 
     def stacked(*arguments):
-        values, others = mean(losses(*arguments, axis_name=axis_name))
+        values, others = losses(*arguments, axis_name=axis_name)
         return values, (values, others)
 
     return jax.jacrev(stacked, has_aux=True)(*arguments)
@@ -87,9 +87,16 @@ def spread(how, devices):
                 in_axes=(None, 0, None),
                 out_axes=None,
             )
-        case "shard_map":  # its gradients are summed over devices: average first
-            mapped = functools.partial(local, mean=mean)
-            return jax.jit(jax.shard_map(mapped, mesh=mesh, in_specs=specs, out_specs=P()))
+        case "shard_map" | "shard_map, unchecked":
+            return jax.jit(
+                jax.shard_map(
+                    lambda *arguments: mean(local(*arguments)),
+                    mesh=mesh,
+                    in_specs=specs,
+                    out_specs=P(),
+                    check_vma=how == "shard_map",
+                )
+            )
 
 
 def compute(function, *arguments):
@@ -115,6 +122,7 @@ def single():
 
 
 WAYS = [("jit", 2), ("jit", 8), ("pmap", 2), ("pmap", 8), ("shard_map", 8)]
+WAYS += [("shard_map, unchecked", 2)]
 
 
 @pytest.mark.parametrize("how, devices", WAYS)
@@ -129,3 +137,20 @@ def test_spreading_changes_nothing(single, how, devices):
         np.testing.assert_allclose(x, y, rtol=0, atol=bound, err_msg=jax.tree_util.keystr(path))
 
     jax.tree_util.tree_map_with_path(close, got, expected)
+
+
+def test_explicit_meshes_take_replicated_features():
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
+    student, teacher = np.random.default_rng(0).normal(size=(2, 8, 4)).astype(np.float32)
+
+    @jax.jit
+    def grad(*features):
+        features = [jax.reshard(x, P()) for x in features]
+        return jax.value_and_grad(similarity_preserving)(*features)
+
+    with jax.set_mesh(mesh):
+        spread = jax.device_put((student, teacher), NamedSharding(mesh, P("data")))
+        value, gradient = jax.device_get(grad(*spread))
+    expected, reference = jax.value_and_grad(similarity_preserving)(student, teacher)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, reference, atol=1e-5 * abs(reference).max())

@@ -8,7 +8,7 @@ import pytest
 
 from kd_jax import losses
 from kd_jax.devices import AXIS
-from kd_jax.methods import METHODS, Adapters, HybridOrder, SoftTargets, Supervised
+from kd_jax.methods import METHODS, Adapters, Evolutionary, HybridOrder, SoftTargets, Supervised
 from kd_jax.models import Outputs
 
 N, C = 16, 5
@@ -45,6 +45,7 @@ def start(method, by_role):
 
 def test_the_registry_has_every_method():
     assert {
+        "evolutionary": Evolutionary,
         "hybrid_order": HybridOrder,
         "soft_targets": SoftTargets,
         "supervised": Supervised,

@@ -1,4 +1,5 @@
 import functools
+from unittest import mock
 
 import flax.linen as nn
 import jax
@@ -8,7 +9,9 @@ import pytest
 
 from kd_jax import models
 from kd_jax.errors import UsageError
-from kd_jax.models import registry
+from kd_jax.models import convolution, registry
+from kd_jax.models.mobilenet import MobileNetV2
+from kd_jax.models.shufflenet import ShuffleNetV1, ShuffleNetV2
 from kd_jax.models.wide_resnet import WideResNet
 
 
@@ -34,6 +37,10 @@ _WRN2 = [(32, 32, 32), (16, 16, 64), (8, 8, 128)]
 _BASIC = [(32, 32, 64), (16, 16, 128), (8, 8, 256), (4, 4, 512)]
 _BOTTLENECK = [(32, 32, 256), (16, 16, 512), (8, 8, 1024), (4, 4, 2048)]
 _VGG = [(16, 16, 128), (8, 8, 256), (4, 4, 512), (4, 4, 512)]
+_SHUFFLE1 = [(16, 16, 240), (8, 8, 480), (4, 4, 960)]
+_SHUFFLE2 = [(16, 16, 116), (8, 8, 232), (4, 4, 464)]
+_MOBILE = [(16, 16, 24), (8, 8, 32), (4, 4, 96), (2, 2, 320)]
+_MOBILE_HALF = [(16, 16, 12), (8, 8, 16), (4, 4, 48), (2, 2, 160)]
 
 # Parameters with 100 classes: the RepDistiller / mdistiller networks (counted in PyTorch).
 _CIFAR100 = {
@@ -60,6 +67,31 @@ _CIFAR100 = {
     "resnet50": (23_705_252, _BOTTLENECK),
     "resnet101": (None, _BOTTLENECK),
     "wrn_50_2": (None, _BOTTLENECK),
+    "shufflenet_v1": (949_258, _SHUFFLE1),
+    "shufflenet_v2": (1_355_528, _SHUFFLE2),
+    "mobilenet_v2": (2_353_060, _MOBILE),
+    "mobilenet_v2_half": (812_836, _MOBILE_HALF),
+}
+# Where the embedding is not the pooled last map.
+_EMBEDDING = {"shufflenet_v2": 1024, "mobilenet_v2": 1280, "mobilenet_v2_half": 1280}
+
+# Multiply-adds of convolutions and classifier for one image of 32x32, counted in PyTorch by hooks.
+_MULTIPLY_ADDS = {
+    "vgg8": 96_192_512,
+    "vgg11": 209_438_720,
+    "vgg13": 284_936_192,
+    "vgg16": 398_182_400,
+    "vgg19": 511_428_608,
+    "resnet18": 555_468_800,
+    "resnet34": 1_159_448_576,
+    "resnet50": 1_298_014_208,
+    "resnet101": 2_510_168_064,
+    "resnet110": 253_155_584,
+    "wrn_50_2": 3_684_573_184,
+    "shufflenet_v1": 38_691_456,
+    "shufflenet_v2": 44_504_448,
+    "mobilenet_v2": 22_381_056,
+    "mobilenet_v2_half": 6_523_648,
 }
 
 
@@ -69,14 +101,40 @@ def test_every_network_is_listed_here():
 
 
 @pytest.mark.parametrize("name", _CIFAR100)
-def test_shapes_and_parameters(name):
+def test_shapes_parameters_and_multiply_adds(name):
     parameters, maps = _CIFAR100[name]
-    outputs, variables = _shapes(models.create(name, num_classes=100))
+    network = models.create(name, num_classes=100)
+    # As accelerators trace it, so that every convolution is one operation.
+    with mock.patch.object(convolution.jax, "default_backend", lambda: "tpu"):
+        jaxpr, (outputs, variables) = jax.make_jaxpr(
+            lambda key: network.init_with_output(key, jnp.zeros((2, 32, 32, 3)), train=False),
+            return_shape=True,
+        )(jax.random.key(0))
     assert _maps(outputs) == maps
     assert [m.shape for m in outputs.preactivations] == [m.shape for m in outputs.maps]
-    assert outputs.embedding.shape == (2, maps[-1][-1])
+    assert outputs.embedding.shape == (2, _EMBEDDING.get(name, maps[-1][-1]))
     assert outputs.logits.shape == (2, 100)
     assert _count(variables) == (parameters or _by_arithmetic(name))
+    if name in _MULTIPLY_ADDS:
+        assert _multiply_adds(jaxpr.jaxpr) == 2 * _MULTIPLY_ADDS[name]
+
+
+def _multiply_adds(jaxpr):
+    """Multiply-adds of all convolutions and products in a program, with those in its parts."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape  # [h, w, C / groups, F]
+            total += equation.outvars[0].aval.size * np.prod(kernel[:-1])
+        elif equation.primitive.name == "dot_general":
+            ((contracted, _), _) = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += equation.outvars[0].aval.size * np.prod([shape[i] for i in contracted])
+        for part in equation.params.values():
+            part = getattr(part, "jaxpr", part)
+            if hasattr(part, "eqns"):
+                total += _multiply_adds(part)
+    return total
 
 
 def _by_arithmetic(name):
@@ -150,13 +208,24 @@ def test_width_multiplies_every_stage_and_the_stem():
     assert variables["params"]["stem_conv"]["kernel"].shape == (3, 3, 3, 16)
 
 
-@pytest.mark.parametrize("name", ["resnet20", "resnet50", "wrn_16_1", "vgg8"])
-def test_the_least_width_leaves_one_channel(name):
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        ("resnet20", 1),
+        ("resnet50", 4),
+        ("wrn_16_1", 1),
+        ("vgg8", 1),
+        ("shufflenet_v1", 6),
+        ("shufflenet_v2", 2),
+        ("mobilenet_v2_half", 1),
+    ],
+)
+def test_the_least_width_leaves_one_channel_or_one_a_group(name, channels):
     outputs, _ = _shapes(models.create(name, num_classes=2, width=1e-9))
-    assert outputs.maps[0].shape[-1] == (4 if name == "resnet50" else 1)
+    assert outputs.maps[0].shape[-1] == channels
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet8", "wrn_16_1", "vgg8"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet8", "wrn_16_1", "vgg8", "shufflenet_v1"])
 def test_bfloat16_leaves_parameters_statistics_embedding_and_logits_in_float32(name):
     outputs, variables = _shapes(models.create(name, num_classes=10, width=0.1, dtype="bfloat16"))
     assert {p.dtype for p in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
@@ -176,19 +245,23 @@ def _variables(network, images):
 
 
 @pytest.mark.parametrize(
-    "network",
+    ("network", "size"),
     [
-        models.create("resnet8", num_classes=3, width=0.2, dtype="bfloat16"),
-        models.create("vgg8", num_classes=3, width=0.1, dtype="bfloat16"),
-        WideResNet(num_classes=3, depth=10, width=0.2, dtype=jnp.bfloat16),
+        (models.create("resnet8", num_classes=3, width=0.2, dtype="bfloat16"), 8),
+        (models.create("vgg8", num_classes=3, width=0.1, dtype="bfloat16"), 8),
+        (WideResNet(num_classes=3, depth=10, width=0.2, dtype=jnp.bfloat16), 8),
+        (ShuffleNetV1(3, blocks=(2, 0, 0), width=0.1, dtype=jnp.bfloat16), 16),
+        (ShuffleNetV2(3, blocks=(2, 0, 0), width=0.1, dtype=jnp.bfloat16), 32),
+        (MobileNetV2(3, blocks=(0, 0, 2, 0, 0, 0, 0), width=0.1, dtype=jnp.bfloat16), 64),
     ],
-    ids=lambda network: type(network).__name__,
+    ids=lambda value: str(value) if isinstance(value, int) else type(value).__name__,
 )
-def test_a_step_in_bfloat16_is_finite_and_updates_the_statistics(network):
-    images = jnp.asarray(np.random.default_rng(0).normal(size=(4, 8, 8, 2)), jnp.float32)
+def test_a_step_in_bfloat16_is_finite_and_updates_the_statistics(network, size):
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(4, size, size, 2)), jnp.float32)
     variables = _variables(network, images)
 
-    @jax.jit
+    # Hardly optimised, it compiles in half the time.
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     def step(variables):
         def loss(params):
             outputs, state = network.apply(
@@ -205,10 +278,12 @@ def test_a_step_in_bfloat16_is_finite_and_updates_the_statistics(network):
         assert np.abs(array).max() > 0
     for after in jax.tree.leaves(statistics):
         assert (after != 1).any()
+    linear = isinstance(network, MobileNetV2)
     for activated, raw in zip(outputs.maps, outputs.preactivations, strict=True):
-        np.testing.assert_array_equal(activated, nn.relu(raw))
-    mean = outputs.maps[-1].astype(jnp.float32).mean((1, 2))
-    np.testing.assert_allclose(outputs.embedding, mean, rtol=1e-6)
+        np.testing.assert_array_equal(activated, raw if linear else nn.relu(raw))
+    if not isinstance(network, ShuffleNetV2 | MobileNetV2):
+        mean = outputs.maps[-1].astype(jnp.float32).mean((1, 2))
+        np.testing.assert_allclose(outputs.embedding, mean, rtol=1e-6)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -255,6 +330,9 @@ def test_wrn_drops_out_only_in_training():
         ("resnet18", {"stemm": "cifar"}, "resnet18 has no option 'stemm'.*are stem, "),
         ("resnet20", {"stem": "imagenet"}, "resnet20 has no option 'stem': .*dtype, width"),
         ("vgg8", {"depth": 19}, "vgg8 has no option 'depth'"),
+        ("mobilenet_v2", {"blocks": (1,)}, "no option 'blocks'.*dtype, widen, width"),
+        ("mobilenet_v2_half", {"widen": 2}, "no option 'widen'"),
+        ("mobilenet_v2", {"widen": 0}, "MobileNetV2 needs widen > 0, not 0"),
         ("resnet18", {"stem": "tiny"}, "stem='tiny' is unknown: choose one of cifar, imagenet"),
         ("vgg8", {"width": 0}, "width > 0, not 100 and 0"),
         ("vgg8", {"num_classes": 0}, "num_classes >= 1"),

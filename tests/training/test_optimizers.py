@@ -80,3 +80,20 @@ def test_a_group_may_have_its_own_optimizer():
     updates, _ = transform.update(params, transform.init(params), params)
     np.testing.assert_allclose(updates["student"], -1.0)
     np.testing.assert_allclose(updates["adapters"]["map"], -0.1)
+
+
+def test_the_adapters_of_a_trained_role_are_in_its_group():
+    rates = {"default": 1.0, "teacher": 0.5, "adapters": 0.1}
+    transform = optimizer_groups(
+        {group: Sgd(learning_rate=rate) for group, rate in rates.items()},
+        ("student", "teacher"),
+        STEPS,
+        EPOCH,
+    )
+    params = {"student": jnp.ones(1), "teacher": jnp.ones(1)}
+    params["adapters"] = {name: {"map": jnp.ones(1)} for name in ("student", "teacher", "other")}
+    updates, _ = transform.update(params, transform.init(params), params)
+    expected = {"student": -1.0, "teacher": -0.5, "other": -0.1}
+    for name, rate in expected.items():
+        np.testing.assert_allclose(updates["adapters"][name]["map"], rate)
+    np.testing.assert_allclose([updates["student"], updates["teacher"]], [[-1.0], [-0.5]])

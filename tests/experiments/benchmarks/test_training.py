@@ -67,7 +67,7 @@ def test_measures_the_loop_of_a_stage(training, capsys):
     names = [name for name, _ in parts]
     assert names == ["part", "networks", "losses", "data and views", "optimizer", "loop"][-5:]
     assert all(float(ms) > 0 for _, ms in parts)
-    assert "student at 16x16, frozen assistant at 32x32, batch 8; 2 x cpu" in printed
+    assert "tiny at 16x16, frozen assistant at 32x32, width 1, float32, batch 8; 2 x" in printed
     assert re.search(r"The whole loop costs [+-]\d", printed)
     assert training.main([*options, "--devices=3"]) == 2
     assert "does not divide over 3 devices" in capsys.readouterr().err

@@ -1,0 +1,217 @@
+"""EKD: a teacher that learns beside its student, and guided modules on both."""
+
+import dataclasses
+import zlib
+from typing import ClassVar
+
+import jax
+from jax import lax
+
+from kd_jax import losses
+from kd_jax.errors import UsageError
+from kd_jax.methods.base import Adapters, Method, check_choice, check_weights
+from kd_jax.models import GuidedModule, LinearMap, Outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Evolutionary(Method):
+    """EKD, Ge et al., "Evolutionary knowledge distillation", IEEE TCSVT 2021.
+
+    A stream is a network with its guided modules: C classifiers, one after each block, the deepest
+    the network's own. Each stream learns
+    `hard_weight * L_L + soft_weight * L_D + feature_weight * L_F` (eq. 9, 3, 4), and across the
+    streams comes `cross_weight * L_G1 + cross_feature_weight * L_G2` (eq. 6, 7). L_L is the sum of
+    the cross-entropies of all classifiers; L_D the divergence of each module from the deepest
+    classifier; L_F the squared distance of their pooled features; L_G1 and L_G2 are the same
+    between classifiers at one depth in the two streams. Targets carry no gradient.
+
+    Blocks are paired from the deepest, so that networks of different depth fit; L_G2 and the pairs
+    of L_G1 stop where a stream has no more modules. Where pooled features differ in width, a
+    learned linear map brings the student's to the teacher's.
+
+    With no modules this is KD with an evolving teacher; with `evolving=False` as well, KD.
+
+    Attributes:
+        temperature: of the divergences, which are multiplied by its square.
+        evolving: the teacher is trained here; if not, it must be frozen, and only its modules
+            learn.
+        teacher_modules: number of guided modules of the teacher, on its deepest blocks but the
+            last; None is one for each.
+        student_modules: the same of the student.
+        stem: the network's stem counts as its first block; VGGs have their first group there.
+        hard_weight: of L_L.
+        soft_weight: of L_D.
+        feature_weight: of L_F.
+        cross_weight: of L_G1.
+        cross_feature_weight: of L_G2.
+        feature_reduction: `"mean"` of the squared differences over the width, or their `"sum"`, the
+            paper's letter, which swamps the cross-entropies.
+        targets: of a module within its stream: the `"deepest"` classifier, as in the equations, or
+            all `"deeper"` ones, as in the text before eq. 2.
+        cross_stream: which stream learns from L_G. `"student"` is Algorithm 1 and the text;
+            `"teacher"` is the letter of eq. 11; or `"both"`.
+    """
+
+    temperature: float = 4.0
+    evolving: bool = True
+    teacher_modules: int | None = None
+    student_modules: int | None = None
+    stem: bool = False
+    hard_weight: float = 1.0
+    soft_weight: float = 1.0
+    feature_weight: float = 1.0
+    cross_weight: float = 1.0
+    cross_feature_weight: float = 1.0
+    feature_reduction: str = "mean"
+    targets: str = "deepest"
+    cross_stream: str = "student"
+
+    roles: ClassVar[tuple[str, ...]] = ("teacher", "student")
+
+    def __post_init__(self):
+        check_choice("feature_reduction", self.feature_reduction, ("mean", "sum"))
+        check_choice("targets", self.targets, ("deepest", "deeper"))
+        check_choice("cross_stream", self.cross_stream, ("student", "teacher", "both"))
+        check_weights(
+            hard_weight=self.hard_weight,
+            soft_weight=self.soft_weight,
+            feature_weight=self.feature_weight,
+            cross_weight=self.cross_weight,
+            cross_feature_weight=self.cross_feature_weight,
+        )
+        for name, count in (
+            ("teacher_modules", self.teacher_modules),
+            ("student_modules", self.student_modules),
+        ):
+            if count is not None and count < 0:
+                raise ValueError(f"{name} must be 0 or more, or None for all, not {count}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be greater than 0, not {self.temperature}")
+        if self.cross_stream != "student" and not self.evolving:
+            raise ValueError("cross_stream must be 'student' where the teacher is not evolving")
+
+    @property
+    def frozen_roles(self) -> tuple[str, ...]:
+        """The teacher, unless it evolves."""
+        return () if self.evolving else ("teacher",)
+
+    def init(self, key, outputs, batch, statistics):
+        """The guided modules, and the maps between features of different widths, by stream."""
+        del batch, statistics
+        parts = {
+            (role, name): part
+            for role in self.roles
+            for name, part in self._modules(role, outputs[role]).items()
+        }
+        teacher, student = (outputs[role].embedding for role in self.roles)
+        if teacher.shape != student.shape and self.cross_feature_weight:
+            pairs = [
+                name for role, name in parts if ("student", name) in parts and role != "student"
+            ]
+            for name in pairs:
+                parts["student", f"{name}_map"] = LinearMap(teacher.shape[-1]), student
+        params = {}
+        for (role, name), (module, x) in parts.items():
+            # A module starts alike whatever stands beside it.
+            own = jax.random.fold_in(key, zlib.crc32(f"{role}/{name}".encode()))
+            params.setdefault(role, {})[name] = module.init(own, x)["params"]
+        return Adapters(params)
+
+    def __call__(self, adapters, outputs, batch, *, axis_name=None):
+        """See `Method`."""
+        streams = {
+            role: self._classifiers(adapters, role, outputs[role], axis_name) for role in self.roles
+        }
+        parts = [
+            *self._within("student", streams["student"], batch["label"]),
+            *self._across(adapters, streams),
+            *self._within("teacher", streams["teacher"], batch["label"]),
+        ]
+        terms = {name: values for name, weight, values in parts if weight and values}
+        if not terms:
+            raise UsageError(
+                "method has nothing to learn from: add guided modules, or give hard_weight or"
+                " cross_weight."
+            )
+        terms = {name: sum(values) for name, values in terms.items()}
+        loss = sum(weight * terms[name] for name, weight, _ in parts if name in terms)
+        return loss, terms, adapters.state
+
+    def _within(self, role, classifiers, label):
+        """Name, weight and values of L_L, L_D and L_F of a stream."""
+        own, *modules = classifiers
+        # Nothing here would change the cross-entropy of a frozen network.
+        learners = modules if role in self.frozen_roles else classifiers
+        pairs = [
+            (module, lax.stop_gradient(target))
+            for depth, module in enumerate(modules, start=1)
+            for target in (classifiers[:depth] if self.targets == "deeper" else [own])
+        ]
+        hard = [losses.cross_entropy(x.logits, label).mean() for x in learners]
+        yield f"cross_entropy/{role}", self.hard_weight, hard
+        soft = [self._divergence(*pair) for pair in pairs]
+        yield f"within_kl/{role}", self.soft_weight, soft
+        near = [self._distance(x.embedding, target.embedding) for x, target in pairs]
+        yield f"within_l2/{role}", self.feature_weight, near
+
+    def _across(self, adapters, streams):
+        """Name, weight and values of L_G1 and L_G2."""
+        pairs = list(zip(streams["student"], streams["teacher"], strict=False))
+        if self.cross_stream == "student":
+            pairs = [(student, lax.stop_gradient(teacher)) for student, teacher in pairs]
+        elif self.cross_stream == "teacher":
+            pairs = [(lax.stop_gradient(student), teacher) for student, teacher in pairs]
+        yield "cross_kl", self.cross_weight, [self._divergence(*pair) for pair in pairs]
+        near = []
+        for i, (student, teacher) in enumerate(pairs[1:], start=1):
+            features = student.embedding
+            if features.shape != teacher.embedding.shape and self.cross_feature_weight:
+                params = adapters.params["student"][f"module{i}_map"]
+                features = LinearMap(teacher.embedding.shape[-1]).apply(
+                    {"params": params}, features
+                )
+            if self.cross_feature_weight:
+                near.append(self._distance(features, teacher.embedding))
+        yield "cross_l2", self.cross_feature_weight, near
+
+    def _divergence(self, classifier: Outputs, target: Outputs) -> jax.Array:
+        temperature = self.temperature
+        return losses.soft_target_kl(
+            classifier.logits, target.logits, temperature=temperature
+        ).mean()
+
+    def _distance(self, features: jax.Array, target: jax.Array) -> jax.Array:
+        mean = losses.feature_mse(features, target).mean()
+        return mean if self.feature_reduction == "mean" else mean * target.shape[-1]
+
+    def _classifiers(self, adapters, role, outputs, axis_name) -> list[Outputs]:
+        """The deepest classifier and those of the modules before it, from deep to shallow."""
+        found = [outputs]
+        for name, (module, x) in self._modules(role, outputs, axis_name).items():
+            params = adapters.params[role][name]
+            # The running statistics are never used: modules are gone when training ends.
+            found.append(module.apply({"params": params}, x, mutable=["batch_stats"])[0])
+        return found
+
+    def _modules(
+        self, role: str, outputs: Outputs, axis_name: str | None = None
+    ) -> dict[str, tuple[GuidedModule, jax.Array]]:
+        """Guided modules and their inputs; `module1` stands before the last block."""
+        blocks = outputs.maps
+        if self.stem:
+            if outputs.stem is None:
+                raise UsageError(
+                    f"method.stem = True, but the {role} tells no stem: set it to False."
+                )
+            blocks = (outputs.stem, *blocks)
+        count = getattr(self, f"{role}_modules")
+        count = len(blocks) - 1 if count is None else count
+        if count >= max(1, len(blocks)):
+            raise UsageError(
+                f"method.{role}_modules = {count} is more than this network can have: it has"
+                f" {len(blocks)} blocks, and the last needs none; choose 0 to {len(blocks) - 1}."
+            )
+        # A network may widen its last map before it pools it, as ShuffleNetV2 does.
+        shape = (*blocks[-1].shape[1:3], outputs.embedding.shape[-1])
+        module = GuidedModule(outputs.logits.shape[-1], shape, axis_name=axis_name)
+        return {f"module{i}": (module, blocks[-1 - i]) for i in range(1, count + 1)}

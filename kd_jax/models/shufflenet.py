@@ -1,0 +1,194 @@
+"""ShuffleNets V1 and V2, Zhang et al., CVPR 2018, and Ma et al., ECCV 2018.
+
+As RepDistiller's `models/ShuffleNetv1.py` and `models/ShuffleNetv2.py` have them for small images:
+the stem is a 1x1 convolution of stride 1 and no pool follows it. Kernels start as PyTorch's
+layers do, there as here.
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from kd_jax.models import layers
+from kd_jax.models.outputs import Outputs
+
+
+def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:
+    """Deals the channels of `[..., C]` out: the first of each group, then the second of each."""
+    return x.reshape(*x.shape[:-1], groups, -1).swapaxes(-1, -2).reshape(x.shape)
+
+
+class ShuffleBlockV1(nn.Module):
+    """1x1, depthwise 3x3 and 1x1 convolutions, the outer ones in groups, and a shortcut.
+
+    A block of stride 1 adds its input, one of stride 2 appends it, pooled. Returns the result not
+    yet activated.
+
+    Attributes:
+      features: of the last convolution.
+      strides: 1 or 2.
+      first_groups: of the first convolution.
+      groups: of the last convolution.
+      conv: makes convolutions.
+      norm: makes batch norms.
+    """
+
+    features: int
+    strides: int
+    first_groups: int
+    groups: int
+    conv: Any
+    norm: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[N, H, W, C]` to `[N, H, W, features]` or `[N, H', W', features + C]`."""
+        inner = self.groups * layers.scaled(self.features / (4 * self.groups), 1.0)
+        y = nn.relu(self.norm()(self.conv(inner, 1, groups=self.first_groups)(x)))
+        y = channel_shuffle(y, self.first_groups)
+        y = nn.relu(self.norm()(self.conv(inner, 3, self.strides, groups=inner)(y)))
+        y = self.norm()(self.conv(self.features, 1, groups=self.groups)(y))
+        if self.strides == 1:
+            return x + y
+        return jnp.concatenate([y, layers.average_pool(x, 3, strides=2, padding=1)], axis=-1)
+
+
+class ShuffleBlockV2(nn.Module):
+    """1x1, depthwise 3x3 and 1x1 convolutions of half the channels, the other half passing by.
+
+    A block of stride 2 sees all its input twice: by these three convolutions and, in the place of
+    what passes by, by a depthwise 3x3 and a 1x1 one. Returns the result not yet activated, but for
+    what passes by, which is.
+    """
+
+    features: int
+    strides: int
+    conv: Any
+    norm: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[N, H, W, C]` to `[N, H', W', features]`."""
+        half = self.features // 2
+        if self.strides == 1:
+            passing, y = jnp.split(x, 2, axis=-1)
+        else:
+            y, channels = x, x.shape[-1]
+            left = self.conv(channels, 3, self.strides, groups=channels, name="left_conv1")(x)
+            left = self.conv(half, 1, name="left_conv2")(self.norm(name="left_norm1")(left))
+            passing = self.norm(name="left_norm2")(left)
+        y = nn.relu(self.norm()(self.conv(half, 1)(y)))
+        y = self.norm()(self.conv(half, 3, self.strides, groups=half)(y))
+        y = self.norm()(self.conv(half, 1)(y))
+        return channel_shuffle(jnp.concatenate([passing, y], axis=-1), 2)
+
+
+class ShuffleNetV1(nn.Module):
+    """ShuffleNet V1 of 3 groups; its maps are the stages' last blocks.
+
+    Attributes:
+      num_classes: number of logits.
+      blocks: number of blocks of each stage; the first halves the map.
+      width: multiplies all channels; they stay multiples of 3.
+      dtype: of the computation; parameters, statistics, embedding and logits are float32.
+      axis_name: axis over which batch norm averages, inside `pmap`.
+    """
+
+    num_classes: int
+    blocks: tuple[int, ...] = (4, 8, 4)
+    width: float = 1.0
+    dtype: DTypeLike = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+        """Computes the outputs for `images [N, H, W, C]`."""
+        layers.check_images("ShuffleNetV1", images)
+        conv = layers.convolution(self.dtype, kernel_init=layers.kaiming_uniform)
+        norm = layers.batch_norm(train=train, axis_name=self.axis_name)
+
+        groups = 3
+        x = conv(groups * layers.scaled(24 / groups, self.width), 1, name="stem_conv")(images)
+        x = stem = nn.relu(norm(name="stem_norm")(x))
+        maps, preactivations = [], []
+        # A stage's first block adds so many channels to those it sees: 240, 480 and 960 in all.
+        for stage, (count, added) in enumerate(zip(self.blocks, (216, 240, 480), strict=True)):
+            for i in range(count):
+                new = groups * layers.scaled(added / groups, self.width)
+                preactivation = ShuffleBlockV1(
+                    features=new if i == 0 else x.shape[-1],
+                    strides=2 if i == 0 else 1,
+                    first_groups=1 if stage == i == 0 else groups,
+                    groups=groups,
+                    conv=conv,
+                    norm=norm,
+                    name=f"stage{stage + 1}_block{i + 1}",
+                )(x)
+                x = nn.relu(preactivation)
+            maps.append(x)
+            preactivations.append(preactivation)
+
+        embedding = layers.global_average(x)
+        logits = layers.LinearMap(self.num_classes, name="classifier")(embedding)
+        return Outputs(logits, embedding, tuple(maps), tuple(preactivations), stem)
+
+
+class ShuffleNetV2(nn.Module):
+    """ShuffleNet V2 of size 1; its maps are the stages' last blocks.
+
+    The embedding is the pooled result of the 1x1 convolution that follows the last block.
+    Pre-activations are shuffled as the maps are, where RepDistiller's `preact=True` shows them
+    before the last shuffle.
+
+    Attributes:
+      num_classes: number of logits.
+      blocks: number of blocks of each stage; the first halves the map.
+      width: multiplies all channels; the stages' stay even.
+      dtype: of the computation; parameters, statistics, embedding and logits are float32.
+      axis_name: axis over which batch norm averages, inside `pmap`.
+    """
+
+    num_classes: int
+    blocks: tuple[int, ...] = (4, 8, 4)
+    width: float = 1.0
+    dtype: DTypeLike = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+        """Computes the outputs for `images [N, H, W, C]`."""
+        layers.check_images("ShuffleNetV2", images)
+        conv = layers.convolution(self.dtype, kernel_init=layers.kaiming_uniform)
+        norm = layers.batch_norm(train=train, axis_name=self.axis_name)
+
+        x = conv(layers.scaled(24, self.width), 1, name="stem_conv")(images)
+        x = stem = nn.relu(norm(name="stem_norm")(x))
+        maps, preactivations = [], []
+        for stage, (count, channels) in enumerate(zip(self.blocks, (116, 232, 464), strict=True)):
+            for i in range(count):
+                preactivation = ShuffleBlockV2(
+                    features=2 * layers.scaled(channels / 2, self.width),
+                    strides=2 if i == 0 else 1,
+                    conv=conv,
+                    norm=norm,
+                    name=f"stage{stage + 1}_block{i + 1}",
+                )(x)
+                x = nn.relu(preactivation)
+            maps.append(x)
+            preactivations.append(preactivation)
+
+        x = conv(layers.scaled(1024, self.width), 1, name="last_conv")(x)
+        x = nn.relu(norm(name="last_norm")(x))
+        embedding = layers.global_average(x)
+        logits = layers.LinearMap(self.num_classes, name="classifier")(embedding)
+        return Outputs(logits, embedding, tuple(maps), tuple(preactivations), stem)
+
+
+NETWORKS = {
+    "shufflenet_v1": functools.partial(ShuffleNetV1, blocks=(4, 8, 4)),
+    "shufflenet_v2": functools.partial(ShuffleNetV2, blocks=(4, 8, 4)),
+}

@@ -1,0 +1,291 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import small_stage
+
+from kd_jax import losses, models
+from kd_jax.errors import UsageError
+from kd_jax.methods import Adapters, Evolutionary, SoftTargets
+from kd_jax.models import Outputs
+
+N, C = 6, 5
+BATCH = {"label": jnp.arange(N) % C, "index": jnp.arange(N)}
+
+
+def network(seed, width, sizes=(8, 4, 2)):
+    keys = jax.random.split(jax.random.key(seed), len(sizes) + 2)
+    maps = tuple(jax.random.normal(k, (N, s, s, width)) for k, s in zip(keys, sizes, strict=False))
+    embedding = jax.random.normal(keys[-2], (N, width))
+    logits = jax.random.normal(keys[-1], (N, C))
+    stem = jax.random.normal(keys[0], (N, 16, 16, 3))
+    return Outputs(logits, embedding, maps, maps, stem)
+
+
+def both(teacher=8, student=8, **options):
+    return {"teacher": network(0, teacher, **options), "student": network(1, student, **options)}
+
+
+def compiled(function, *arguments):
+    """The function's results; what is compiled here runs once."""
+    options = {"xla_backend_optimization_level": 0}
+    return jax.jit(function).lower(*arguments).compile(compiler_options=options)(*arguments)
+
+
+def start(method, outputs):
+    return compiled(lambda outputs: method.init(jax.random.key(2), outputs, BATCH, {}), outputs)
+
+
+def evaluate(method, outputs, adapters=None):
+    adapters = adapters or start(method, outputs)
+    return compiled(lambda *arguments: method(*arguments, BATCH), adapters, outputs)
+
+
+def classifiers(method, outputs, adapters):
+    """Deepest first, by stream."""
+
+    def found(outputs, adapters):
+        return {
+            role: method._classifiers(adapters, role, outputs[role], None) for role in method.roles
+        }
+
+    return compiled(found, outputs, adapters)
+
+
+def kl(student, teacher):
+    return losses.soft_target_kl(student.logits, teacher.logits, temperature=4.0).mean()
+
+
+def l2(student, teacher):
+    return jnp.square(student.embedding - teacher.embedding).mean()
+
+
+def test_the_terms_are_the_papers_equations():
+    method, outputs = Evolutionary(), both()
+    adapters = start(method, outputs)
+    streams = classifiers(method, outputs, adapters)
+    loss, terms, _ = evaluate(method, outputs, adapters)
+    expected = {}
+    for role, (own, *modules) in streams.items():
+        assert len(modules) == 2  # one after each block but the last
+        each = [losses.cross_entropy(c.logits, BATCH["label"]).mean() for c in (own, *modules)]
+        expected[f"cross_entropy/{role}"] = sum(each)  # eq. 9
+        expected[f"within_kl/{role}"] = sum(kl(module, own) for module in modules)  # eq. 3
+        expected[f"within_l2/{role}"] = sum(l2(module, own) for module in modules)  # eq. 4
+    pairs = list(zip(streams["student"], streams["teacher"], strict=True))
+    expected["cross_kl"] = sum(kl(*pair) for pair in pairs)  # eq. 6
+    expected["cross_l2"] = sum(l2(*pair) for pair in pairs[1:])  # eq. 7
+    assert terms.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(terms[name], value, rtol=1e-5)
+    np.testing.assert_allclose(loss, sum(expected.values()), rtol=1e-5)
+
+
+def test_weights_count_and_switch_off():
+    outputs, weights = both(), {"hard_weight": 0.5, "soft_weight": 2.0, "cross_weight": 3.0}
+    method = Evolutionary(**weights, feature_weight=0.0, cross_feature_weight=0.25)
+    loss, terms, _ = evaluate(method, outputs)
+    expected = 0.25 * terms["cross_l2"] + 3 * terms["cross_kl"]
+    for role in method.roles:
+        expected += 0.5 * terms[f"cross_entropy/{role}"] + 2 * terms[f"within_kl/{role}"]
+        assert f"within_l2/{role}" not in terms
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_deeper_targets_are_all_that_follow():
+    method, outputs = Evolutionary(targets="deeper"), both()
+    adapters = start(method, outputs)
+    own, last, first = classifiers(method, outputs, adapters)["student"]
+    _, terms, _ = evaluate(method, outputs, adapters)
+    expected = kl(last, own) + kl(first, own) + kl(first, last)
+    np.testing.assert_allclose(terms["within_kl/student"], expected, rtol=1e-5)
+
+
+def test_sums_over_the_width_are_the_papers_letter():
+    outputs = both()
+    mean, total = (
+        evaluate(Evolutionary(feature_reduction=way), outputs)[1] for way in ("mean", "sum")
+    )
+    for name in ("within_l2/student", "cross_l2"):
+        np.testing.assert_allclose(total[name], 8 * mean[name], rtol=1e-5)
+
+
+def slopes(method, only):
+    """Whether the loss with one term moves the logits of each network, and its modules."""
+    weights = {f"{name}_weight": 0.0 for name in ("hard", "soft", "feature", "cross")}
+    weights |= {"cross_feature_weight": 0.0, only: 1.0}
+    method, outputs = dataclasses.replace(method, **weights), both()
+    adapters = start(method, outputs)
+
+    def loss(outputs, params):
+        return method(adapters.replace(params=params), outputs, BATCH)[0]
+
+    found, modules = compiled(jax.grad(loss, (0, 1)), outputs, adapters.params)
+    size = lambda tree: sum(jnp.abs(x).sum() for x in jax.tree.leaves(tree))  # noqa: E731
+    return {
+        role: (bool(size(found[role].logits)), bool(size(modules[role]))) for role in method.roles
+    }
+
+
+@pytest.mark.parametrize(
+    ("only", "options", "teacher", "student"),
+    [
+        # the deepest classifier is a target only, so that nothing reaches its logits
+        ("soft_weight", {}, (False, True), (False, True)),
+        ("cross_weight", {}, (False, False), (True, True)),
+        ("cross_weight", {"cross_stream": "teacher"}, (True, True), (False, False)),
+        ("cross_weight", {"cross_stream": "both"}, (True, True), (True, True)),
+        ("cross_feature_weight", {}, (False, False), (False, True)),
+    ],
+)
+def test_targets_carry_no_gradient(only, options, teacher, student):
+    assert slopes(Evolutionary(**options), only) == {"teacher": teacher, "student": student}
+
+
+def test_features_of_different_widths_meet_through_a_learned_map():
+    method, outputs = Evolutionary(), both(teacher=12, student=8)
+    adapters = start(method, outputs)
+    assert adapters.params["student"]["module1_map"]["kernel"].shape == (8, 12)
+    loss, terms, _ = evaluate(method, outputs, adapters)
+    assert np.isfinite(loss) and terms["cross_l2"] > 0
+    without = start(dataclasses.replace(method, cross_feature_weight=0.0), outputs)
+    assert set(without.params["student"]) == {"module1", "module2"}
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "pairs"), [(None, None, 3), (0, None, 1), (1, 2, 2), (0, 0, 1)]
+)
+def test_modules_are_paired_from_the_deepest(teacher, student, pairs):
+    method = Evolutionary(teacher_modules=teacher, student_modules=student)
+    outputs = both()
+    adapters = start(method, outputs)
+    for role, count in (("teacher", teacher), ("student", student)):
+        names = {f"module{i}" for i in range(1, 1 + (2 if count is None else count))}
+        assert set(adapters.params.get(role, ())) == names
+    streams = classifiers(method, outputs, adapters)
+    _, terms, _ = evaluate(method, outputs, adapters)
+    met = zip(streams["student"], streams["teacher"], strict=False)
+    np.testing.assert_allclose(
+        terms["cross_kl"], sum(kl(*pair) for pair in list(met)[:pairs]), rtol=1e-5
+    )
+    assert ("cross_l2" in terms) == (pairs > 1)
+
+
+def test_the_stem_may_be_a_block():
+    adapters = start(Evolutionary(stem=True), both())
+    assert set(adapters.params["teacher"]) == {"module1", "module2", "module3"}
+    assert adapters.params["teacher"]["module3"]["conv1"]["kernel"].shape[2] == 3
+
+
+def test_a_frozen_teacher_without_modules_is_kd_to_the_last_bit():
+    outputs = both()
+    method = Evolutionary(evolving=False, teacher_modules=0, student_modules=0)
+    kd = SoftTargets(hard_weight=1.0, soft_weight=1.0)
+    assert method.frozen_roles == kd.frozen_roles
+    assert start(method, outputs).params == {}
+
+    def loss(method, student):
+        return method(start(method, outputs), {**outputs, "student": student}, BATCH)[0]
+
+    for found, expected in zip(
+        *(jax.value_and_grad(functools.partial(loss, m))(outputs["student"]) for m in (method, kd)),
+        strict=True,
+    ):
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_without_modules_the_teacher_evolves_by_its_labels_alone():
+    method = Evolutionary(teacher_modules=0, student_modules=0)
+    assert method.frozen_roles == ()
+    _, terms, _ = evaluate(method, both())
+    assert set(terms) == {"cross_entropy/teacher", "cross_entropy/student", "cross_kl"}
+
+
+def test_a_frozen_teacher_learns_its_modules_only():
+    _, terms, _ = evaluate(Evolutionary(evolving=False), both())
+    everything = evaluate(Evolutionary(), both())[1]
+    assert terms["cross_entropy/teacher"] < everything["cross_entropy/teacher"]
+    np.testing.assert_array_equal(
+        terms["cross_entropy/student"], everything["cross_entropy/student"]
+    )
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    return small_stage.train("jit", 1, 3, method=Evolutionary(), trained=("teacher", "student"))
+
+
+@pytest.mark.parametrize(("execution", "devices"), [("jit", 8), ("pmap", 2)])
+def test_devices_change_nothing(one_device, execution, devices):
+    method = Evolutionary()
+    options = {"method": method, "trained": ("teacher", "student")}
+    state, metrics = small_stage.train(execution, devices, 3, **options)
+    for name, expected in one_device[1].items():
+        np.testing.assert_allclose(metrics[name], expected, rtol=2e-4, err_msg=name)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=2e-5),
+        state.params,
+        one_device[0].params,
+    )
+
+
+def test_without_modules_the_loss_is_both_cross_entropies_and_kd():
+    outputs = both()
+    method = Evolutionary(teacher_modules=0, student_modules=0)
+
+    def expected(outputs):
+        teacher, student = outputs["teacher"], outputs["student"]
+        hard = [losses.cross_entropy(x.logits, BATCH["label"]).mean() for x in (student, teacher)]
+        return hard[0] + kl(student, jax.lax.stop_gradient(teacher)) + hard[1]
+
+    def loss(outputs):
+        return method(Adapters(), outputs, BATCH)[0]
+
+    ours, theirs = (compiled(jax.value_and_grad(f), outputs) for f in (loss, expected))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet20", "vgg8", "wrn_16_1", "shufflenet_v1", "shufflenet_v2"]
+)
+def test_any_network_may_be_teacher_or_student(name):
+    images = jnp.zeros((2, 32, 32, 3))
+
+    def loss(teacher, student):
+        outputs = {}
+        for role, network in (("teacher", teacher), ("student", student)):
+            module = models.create(network, num_classes=C, width=0.1)
+            outputs[role], _ = module.init_with_output(jax.random.key(0), images, train=False)
+        batch = {"label": jnp.zeros(2, jnp.int32), "index": jnp.arange(2)}
+        method = Evolutionary()
+        return method(method.init(jax.random.key(0), outputs, batch, {}), outputs, batch)[0]
+
+    for pair in ((name, "resnet8"), ("resnet8", name)):
+        assert jax.eval_shape(functools.partial(loss, *pair)).shape == ()
+
+
+def test_misuse_is_told():
+    with pytest.raises(UsageError, match="nothing to learn from: add guided modules"):
+        evaluate(
+            Evolutionary(teacher_modules=0, student_modules=0, hard_weight=0, cross_weight=0),
+            both(),
+        )
+    with pytest.raises(UsageError, match="stem = True, but the teacher tells no stem"):
+        start(
+            Evolutionary(stem=True),
+            {role: out.replace(stem=None) for role, out in both().items()},
+        )
+    with pytest.raises(UsageError, match=r"student_modules = 3 .* it has 3 blocks.*choose 0 to 2"):
+        start(Evolutionary(student_modules=3), both())
+    for options, message in [
+        ({"teacher_modules": -1}, "teacher_modules must be 0 or more"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"cross_stream": "peer"}, "cross_stream must be one of"),
+        ({"cross_stream": "both", "evolving": False}, "not evolving"),
+        ({"soft_weight": -1.0}, "soft_weight must be 0 or more"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            Evolutionary(**options)
