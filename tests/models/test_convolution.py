@@ -65,7 +65,7 @@ def test_equals_flax(window, strides):
         {"padding": 2, "kernel_dilation": 2},
         {"padding": 1, "input_dilation": 2},
     ],
-    ids=str,
+    ids=lambda options: "-".join(options),
 )
 def test_equals_flax_with_options(options):
     _assert_equal_to_flax((2, 3, 2, 6), **{"kernel_size": (3, 3), **options})
