@@ -1,11 +1,22 @@
 """Every test runs with eight fake devices, strict dtype promotion and no rank promotion."""
 
+import os
+
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for the commands that tests start, too
+
 import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Numbers are tested as users compile them; what runs for a few steps is compiled quickly."""
+    numbers = {"losses", "models", "data"} & set(item.path.parts)
+    jax.config.update("jax_disable_most_optimizations", not numbers)
 
 
 @pytest.fixture
