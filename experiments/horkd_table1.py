@@ -5,8 +5,9 @@
 Every cell is a stage of `configs/horkd/cifar100.py` and has its folder in the workdir. The teacher
 (ResNet-50, 32x32) is trained once for all cells; OUR-32-R and OUR-32-V are the assistants of
 OUR-16-R and OUR-16-V. The same command goes on where a killed one stood, and more cells may be
-added later. FitNet, Attention and RKD wait for their losses. Not in the paper, but needed to judge
-it: the students alone at 16x16 (ALONE-16-*), and distilled without the assistant (DIRECT-16-*).
+added later. FitNet, Attention and RKD have their losses, but no method yet. Not in the paper, but
+needed to judge it: the students alone at 16x16 (ALONE-16-*), and distilled without the assistant
+(DIRECT-16-*).
 
 The paper's recipe, 200 epochs of each of ten networks, is work for an accelerator (not yet timed
 on one). On a CPU, thin networks and few epochs show that everything runs:
@@ -38,7 +39,7 @@ class Cell:
 
     Attributes:
         paper: its accuracy there, in per cent; None if it is not in the paper.
-        student: network of the cell; None waits for its loss.
+        student: network of the cell; None waits for its method.
         resolution: height of what the network sees.
         stage: of the config, that trains it.
         teacher: the cell that is its frozen teacher.
@@ -144,7 +145,7 @@ def table(results: Mapping[str, tables.Result], args: argparse.Namespace) -> str
         f"{report.markdown((*columns, 'seconds'), rows, left=2)}\n\n"
         f"CIFAR-100 top-1 on the test images after the last epoch. Seed {args.seed}, {devices};"
         f" recipe: {recipe}.\nSeconds are a cell's own: its teacher and assistant count in theirs."
-        " FitNet, Attention and RKD wait for their losses."
+        " FitNet, Attention and RKD have no method yet."
     )
 
 

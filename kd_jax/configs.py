@@ -56,6 +56,24 @@ def stage(
     return json.loads(json.dumps(values))
 
 
+def step_sgd(epochs: float) -> dict[str, Any]:
+    """Optimizers of a stage: SGD from 0.1, times 0.1 at epochs 75, 130 and 180 of 200.
+
+    The milestones move along with the number of epochs. EKD's recipe (Ge et al., TCSVT 2021), with
+    RepDistiller's weight decay.
+    """
+    milestones = [epoch * epochs / 200 for epoch in (75, 130, 180)]
+    return {
+        "default": {
+            "name": "sgd",
+            "learning_rate": 0.1,
+            "momentum": 0.9,
+            "weight_decay": 5e-4,
+            "schedule": {"name": "step", "milestones": milestones, "factor": 0.1},
+        }
+    }
+
+
 def frozen(source: str) -> dict[str, Any]:
     """The network that an earlier stage has trained, as a teacher."""
     return {"init_from": source, "frozen": True}

@@ -41,7 +41,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from kd_jax.configs import base_config, frozen, parse_argument, stage
+from kd_jax.configs import base_config, frozen, parse_argument, stage, step_sgd
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
@@ -91,19 +91,7 @@ def ekd(
     if arg.smoke:
         config.data.train_split, config.data.test_split = "train[:128]", "test[:64]"
         config.data.eval_batch_size = 64
-    optimizers = {
-        "default": {
-            "name": "sgd",
-            "learning_rate": 0.1,
-            "momentum": 0.9,
-            "weight_decay": 5e-4,
-            "schedule": {
-                "name": "step",
-                "milestones": [epoch * arg.epochs / 200 for epoch in (75, 130, 180)],
-                "factor": 0.1,
-            },
-        }
-    }
+    optimizers = step_sgd(arg.epochs)
     evolutionary = {
         "name": "evolutionary",
         "temperature": 4.0,

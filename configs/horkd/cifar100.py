@@ -25,7 +25,7 @@ of HORKD), `baselines=true` (the student alone, and distilled without the assist
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from kd_jax.configs import base_config, frozen, parse_argument, stage
+from kd_jax.configs import base_config, frozen, parse_argument, stage, step_sgd
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
@@ -53,19 +53,7 @@ def get_config(argument: str | None = None) -> ConfigDict:
     if arg.smoke:
         config.data.train_split, config.data.test_split = "train[:128]", "test[:64]"
         config.data.eval_batch_size = 64
-    optimizers = {
-        "default": {
-            "name": "sgd",
-            "learning_rate": 0.1,
-            "momentum": 0.9,
-            "weight_decay": 5e-4,
-            "schedule": {
-                "name": "step",
-                "milestones": [epoch * arg.epochs / 200 for epoch in (75, 130, 180)],
-                "factor": 0.1,
-            },
-        }
-    }
+    optimizers = step_sgd(arg.epochs)
     supervised = {"name": "supervised"}
     distil = {
         "hybrid_order": {

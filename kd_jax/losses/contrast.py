@@ -55,7 +55,7 @@ def info_nce(
     )
     mask = _numerics.gather_rows(mask, axis_name)
     cosines = jnp.matmul(student, teacher.T, precision=_numerics.HIGHEST)
-    scores = cosines / jnp.asarray(temperature, cosines.dtype)
+    scores = cosines / _numerics.as_scalar(temperature, cosines, "temperature")
 
     def loss(scores: jax.Array) -> jax.Array:
         # A masked row keeps its own score, so that it is finite and its gradient 0.
@@ -175,6 +175,8 @@ def contrastive_representation(
     student, teacher = _numerics.as_rows(student, teacher)
     memory = ContrastMemory(*map(jnp.asarray, memory))
     index, negatives = _in_memory(index, negatives, memory, student)
+    temperature = _numerics.as_scalar(temperature, student, "temperature")
+    momentum = _numerics.as_scalar(momentum, student, "momentum")
     mask = _numerics.as_mask(where, student)
     student, teacher = (_numerics.keep_rows(x, mask) for x in (student, teacher))
     columns = jnp.concatenate([index[:, None], negatives], axis=1)
@@ -207,10 +209,8 @@ def contrastive_representation(
 
 def _in_memory(index, negatives, memory, rows):
     index, negatives = jnp.asarray(index), jnp.asarray(negatives)
-    fits = (
-        memory.student.shape == memory.teacher.shape
-        and rows.shape[1:] == (memory.student.shape[1:])
-    )
+    shape = memory.student.shape
+    fits = memory.teacher.shape == shape and rows.shape[1:] == shape[1:]
     rule = "embeddings [N, D] need memories [n, D]"
     _numerics.expect(fits, rule, embeddings=rows, student=memory.student, teacher=memory.teacher)
     fits = index.shape == rows.shape[:1] and negatives.ndim == 2 and len(negatives) == len(rows)
@@ -224,10 +224,10 @@ def _in_memory(index, negatives, memory, rows):
 
 
 def _scores(x, bank, columns, temperature):
-    """X . m / T for the rows m of the bank that each image looks at, [N, 1 + K]."""
+    """Products x . m / T with the rows m of the bank that each image looks at, [N, 1 + K]."""
     bank = jax.lax.stop_gradient(bank).astype(x.dtype)
     every = jnp.matmul(x, bank.T, precision=_numerics.HIGHEST)
-    return jnp.take_along_axis(every, columns, axis=1) / jnp.asarray(temperature, x.dtype)
+    return jnp.take_along_axis(every, columns, axis=1) / temperature
 
 
 def _partition(scores, images, mask, axis_name):
@@ -246,7 +246,6 @@ def _against_noise(scores, log_partition, share):
 
 def _remember(bank, rows, x, momentum, axis_name):
     x = jax.lax.stop_gradient(_numerics.replicated(x, axis_name))
-    momentum = jnp.asarray(momentum, x.dtype)
     old = bank[jnp.minimum(rows, len(bank) - 1)].astype(x.dtype)
     new = _numerics.unit_rows(momentum * old + (1 - momentum) * x)
     return bank.at[rows].set(new.astype(bank.dtype), mode="drop")

@@ -111,7 +111,7 @@ def activation_boundary(
         neurons <https://arxiv.org/abs/1811.03233>`_, AAAI 2019, eq. 5; RepDistiller, `AB.py`.
     """
     student, teacher = _numerics.as_maps(student, teacher, same_channels=True)
-    margin = jnp.asarray(margin, student.dtype)
+    margin = _numerics.as_scalar(margin, student, "margin")
     short = jnp.where(teacher > 0, margin - student, student + margin)
     return 0.003 * jnp.square(jnp.maximum(short, 0)).sum((1, 2, 3))
 

@@ -53,8 +53,7 @@ def rkd_distance(
     _numerics.one_of("variant", variant, ("repdistiller", "paper"))
     normalize = variant == "paper"
     student, teacher, count = _distances(student, teacher, where, axis_name, normalize)
-    pairs = count * (count - 1) / 2
-    gap = _normalised(student, pairs) - _normalised(teacher, pairs)
+    gap = _normalised(student, count) - _normalised(teacher, count)
     return _numerics.reduce_tuples(_numerics.huber(gap).sum(), count * count, "mean", axis_name)
 
 
@@ -135,10 +134,9 @@ def pair_relation(
         HORKD, eq. 3: squared where RKD, `rkd_distance`, has the Huber loss.
     """
     student, teacher, count = _distances(student, teacher, where, axis_name)
-    pairs = count * (count - 1) / 2
-    gap = _normalised(student, pairs) - _normalised(teacher, pairs)
+    gap = _normalised(student, count) - _normalised(teacher, count)
     total = jnp.square(gap).sum() / 2
-    return _numerics.reduce_tuples(total, pairs, reduction, axis_name)
+    return _numerics.reduce_tuples(total, count * (count - 1) / 2, reduction, axis_name)
 
 
 def triplet_relation(
@@ -182,7 +180,8 @@ def triplet_relation(
         HORKD, eq. 4 and 5; the angles of RKD, `rkd_angle`, which counts them otherwise.
     """
     student, teacher, count = _distances(student, teacher, where, axis_name)
-    total = triplet_sum(student, teacher, jnp.asarray(huber_delta, student.dtype), chunk_size)
+    delta = _numerics.as_scalar(huber_delta, student, "huber_delta")
+    total = triplet_sum(student, teacher, delta, chunk_size)
     triplets = count * (count - 1) * (count - 2) / 2
     return _numerics.reduce_tuples(total, triplets, reduction, axis_name)
 
@@ -267,8 +266,8 @@ def _distances(
     return squares(student), squares(teacher), mask.sum().astype(student.dtype)
 
 
-def _normalised(squares: jax.Array, pairs: jax.Array) -> jax.Array:
+def _normalised(squares: jax.Array, count: jax.Array) -> jax.Array:
     """The distances over their mean, which the gradient goes through too."""
     distances = _numerics.safe_root(squares)
-    mean = distances.sum() / 2 / jnp.maximum(pairs, 1)
+    mean = distances.sum() / jnp.maximum(count * (count - 1), 1)
     return distances * _numerics.safe_reciprocal(mean)

@@ -156,7 +156,7 @@ def correlation_congruence(
         return _numerics.reduce_tuples(
             (gap[:-1] * gap[1:]).sum(), mask.sum() - 1, "mean", axis_name
         )
-    gamma = jnp.asarray(gamma, student.dtype)
+    gamma = _numerics.as_scalar(gamma, student, "gamma")
 
     def correlations(features: jax.Array) -> jax.Array:
         products = _numerics.gram(_numerics.unit_rows(features))

@@ -1,5 +1,6 @@
 """What a method is: networks' outputs in, one scalar out."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -100,8 +101,10 @@ def check_choice(name: str, value: Any, choices: tuple) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
 
 
-def check_weights(**weights: float) -> None:
-    """Raises a `ValueError` for a negative weight, or if all are zero."""
+def check_weights(method: Method) -> None:
+    """Raises a `ValueError` for a negative weight among the method's fields, or if all are zero."""
+    fields = [field.name for field in dataclasses.fields(method)]
+    weights = {name: getattr(method, name) for name in fields if name.endswith("_weight")}
     for name, weight in weights.items():
         if not weight >= 0:
             raise ValueError(f"{name} must be 0 or more, not {weight}")

@@ -72,13 +72,7 @@ class Evolutionary(Method):
         check_choice("feature_reduction", self.feature_reduction, ("mean", "sum"))
         check_choice("targets", self.targets, ("deepest", "deeper"))
         check_choice("cross_stream", self.cross_stream, ("student", "teacher", "both"))
-        check_weights(
-            hard_weight=self.hard_weight,
-            soft_weight=self.soft_weight,
-            feature_weight=self.feature_weight,
-            cross_weight=self.cross_weight,
-            cross_feature_weight=self.cross_feature_weight,
-        )
+        check_weights(self)
         for name, count in (
             ("teacher_modules", self.teacher_modules),
             ("student_modules", self.student_modules),

@@ -51,13 +51,7 @@ class HybridOrder(Method):
     def __post_init__(self):
         check_choice("centers", self.centers, ("dataset", "batch"))
         check_choice("reduction", self.reduction, ("mean", "sum"))
-        check_weights(
-            hard_weight=self.hard_weight,
-            feature_weight=self.feature_weight,
-            pair_weight=self.pair_weight,
-            triplet_weight=self.triplet_weight,
-            center_weight=self.center_weight,
-        )
+        check_weights(self)
 
     @property
     def _dataset_centers(self) -> bool:

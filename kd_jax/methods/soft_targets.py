@@ -29,7 +29,7 @@ class SoftTargets(Method):
     frozen_roles: ClassVar[tuple[str, ...]] = ("teacher",)
 
     def __post_init__(self):
-        check_weights(hard_weight=self.hard_weight, soft_weight=self.soft_weight)
+        check_weights(self)
         if not self.temperature > 0:
             raise ValueError(f"temperature must be greater than 0, not {self.temperature}")
 

@@ -113,16 +113,7 @@ def sum_is_faster(
     """Whether `shifted_sum` beats XLA on the CPU, gradients included.
 
     It does on maps of any size with any number of channels. Windows larger than 5x5 would make
-    programs that take long to compile.
-
-    Args:
-      size: of the map.
-      window: its size.
-      strides: of the window.
-      padding: zeros before and after along each axis.
-
-    Returns:
-      The choice.
+    programs that take long to compile. Arguments as of `product_is_faster`.
     """
     result = _result(size, window, strides, padding)
     return math.prod(window) <= 25 and _ordinary(size, result, padding)

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -106,6 +106,30 @@ def batch_norm(*, train: bool, axis_name: str | None):
         dtype=jnp.float32,
         axis_name=axis_name,
     )
+
+
+def stages(
+    x: jax.Array, counts: Sequence[int], block: Callable[[jax.Array, int, int, str], jax.Array]
+) -> tuple[jax.Array, tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    """Stages of blocks, each block's result activated.
+
+    Args:
+      x: what the first block sees, `[N, H, W, C]`.
+      counts: blocks of each stage.
+      block: from what it sees, its stage and place (from 0) and its name to its result before the
+        activation.
+
+    Returns:
+      The last block's result, and those of each stage's last block, activated and before.
+    """
+    maps, preactivations = [], []
+    for stage, count in enumerate(counts):
+        for i in range(count):
+            preactivation = block(x, stage, i, f"stage{stage + 1}_block{i + 1}")
+            x = nn.relu(preactivation)
+        maps.append(x)
+        preactivations.append(preactivation)
+    return x, tuple(maps), tuple(preactivations)
 
 
 def global_average(x: jax.Array) -> jax.Array:

@@ -90,6 +90,10 @@ class ResNet(nn.Module):
     def __post_init__(self):
         if self.stem not in _STEMS:
             raise UsageError(f"stem={self.stem!r} is unknown: choose one of {', '.join(_STEMS)}.")
+        if len(self.blocks) != len(self.channels):
+            raise UsageError(
+                f"blocks={self.blocks} and channels={self.channels} need one number a stage."
+            )
         super().__post_init__()
 
     @nn.compact
@@ -101,24 +105,20 @@ class ResNet(nn.Module):
 
         channels = layers.scaled(self.stem_channels, self.width)
         x = stem = _STEMS[self.stem](images, channels, conv, norm)
-        maps, preactivations = [], []
-        for stage, (count, channels) in enumerate(zip(self.blocks, self.channels, strict=True)):
-            for i in range(count):
-                block = self.block(
-                    features=layers.scaled(channels, self.width),
-                    strides=2 if stage > 0 and i == 0 else 1,
-                    conv=conv,
-                    norm=norm,
-                    name=f"stage{stage + 1}_block{i + 1}",
-                )
-                preactivation = block(x)
-                x = nn.relu(preactivation)
-            maps.append(x)
-            preactivations.append(preactivation)
 
+        def block(x: jax.Array, stage: int, place: int, name: str) -> jax.Array:
+            return self.block(
+                features=layers.scaled(self.channels[stage], self.width),
+                strides=2 if stage > 0 and place == 0 else 1,
+                conv=conv,
+                norm=norm,
+                name=name,
+            )(x)
+
+        x, maps, preactivations = layers.stages(x, self.blocks, block)
         embedding = layers.global_average(x)
         logits = layers.LinearMap(self.num_classes, name="classifier")(embedding)
-        return Outputs(logits, embedding, tuple(maps), tuple(preactivations), stem)
+        return Outputs(logits, embedding, maps, preactivations, stem)
 
 
 def _cifar_stem(images, channels, conv, norm):

@@ -114,27 +114,24 @@ class ShuffleNetV1(nn.Module):
         groups = 3
         x = conv(groups * layers.scaled(24 / groups, self.width), 1, name="stem_conv")(images)
         x = stem = nn.relu(norm(name="stem_norm")(x))
-        maps, preactivations = [], []
-        # A stage's first block adds so many channels to those it sees: 240, 480 and 960 in all.
-        for stage, (count, added) in enumerate(zip(self.blocks, (216, 240, 480), strict=True)):
-            for i in range(count):
-                new = groups * layers.scaled(added / groups, self.width)
-                preactivation = ShuffleBlockV1(
-                    features=new if i == 0 else x.shape[-1],
-                    strides=2 if i == 0 else 1,
-                    first_groups=1 if stage == i == 0 else groups,
-                    groups=groups,
-                    conv=conv,
-                    norm=norm,
-                    name=f"stage{stage + 1}_block{i + 1}",
-                )(x)
-                x = nn.relu(preactivation)
-            maps.append(x)
-            preactivations.append(preactivation)
 
+        def block(x: jax.Array, stage: int, place: int, name: str) -> jax.Array:
+            # A stage's first block adds so many channels to those it sees: 240, 480, 960 in all.
+            added = groups * layers.scaled((216, 240, 480)[stage] / groups, self.width)
+            return ShuffleBlockV1(
+                features=added if place == 0 else x.shape[-1],
+                strides=2 if place == 0 else 1,
+                first_groups=1 if stage == place == 0 else groups,
+                groups=groups,
+                conv=conv,
+                norm=norm,
+                name=name,
+            )(x)
+
+        x, maps, preactivations = layers.stages(x, self.blocks, block)
         embedding = layers.global_average(x)
         logits = layers.LinearMap(self.num_classes, name="classifier")(embedding)
-        return Outputs(logits, embedding, tuple(maps), tuple(preactivations), stem)
+        return Outputs(logits, embedding, maps, preactivations, stem)
 
 
 class ShuffleNetV2(nn.Module):
@@ -167,25 +164,23 @@ class ShuffleNetV2(nn.Module):
 
         x = conv(layers.scaled(24, self.width), 1, name="stem_conv")(images)
         x = stem = nn.relu(norm(name="stem_norm")(x))
-        maps, preactivations = [], []
-        for stage, (count, channels) in enumerate(zip(self.blocks, (116, 232, 464), strict=True)):
-            for i in range(count):
-                preactivation = ShuffleBlockV2(
-                    features=2 * layers.scaled(channels / 2, self.width),
-                    strides=2 if i == 0 else 1,
-                    conv=conv,
-                    norm=norm,
-                    name=f"stage{stage + 1}_block{i + 1}",
-                )(x)
-                x = nn.relu(preactivation)
-            maps.append(x)
-            preactivations.append(preactivation)
 
+        def block(x: jax.Array, stage: int, place: int, name: str) -> jax.Array:
+            channels = (116, 232, 464)[stage]
+            return ShuffleBlockV2(
+                features=2 * layers.scaled(channels / 2, self.width),
+                strides=2 if place == 0 else 1,
+                conv=conv,
+                norm=norm,
+                name=name,
+            )(x)
+
+        x, maps, preactivations = layers.stages(x, self.blocks, block)
         x = conv(layers.scaled(1024, self.width), 1, name="last_conv")(x)
         x = nn.relu(norm(name="last_norm")(x))
         embedding = layers.global_average(x)
         logits = layers.LinearMap(self.num_classes, name="classifier")(embedding)
-        return Outputs(logits, embedding, tuple(maps), tuple(preactivations), stem)
+        return Outputs(logits, embedding, maps, preactivations, stem)
 
 
 NETWORKS = {

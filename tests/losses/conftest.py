@@ -4,9 +4,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-
-# Compiles in half the time.
-FAST = {"xla_backend_optimization_level": 0}
+from compiling import FAST
 
 
 @pytest.fixture(scope="session")

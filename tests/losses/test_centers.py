@@ -4,11 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 
 from kd_jax.losses import center_relation, class_centers
-
-# Compiles in half the time.
-FAST = {"xla_backend_optimization_level": 0}
 
 
 def features(rows=8, width=16):

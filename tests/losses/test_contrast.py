@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 
 from kd_jax.losses import (
     ContrastMemory,
@@ -13,8 +14,6 @@ from kd_jax.losses import (
     info_nce,
 )
 
-# Compiles in half the time.
-FAST = {"xla_backend_optimization_level": 0}
 IMAGES = 20
 
 

@@ -1,14 +1,13 @@
 import functools
 
+import compiling
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 
 from kd_jax.losses import mk_mmd
-
-# Compiles in half the time.
-FAST = {"xla_backend_optimization_level": 0}
 
 
 def features(rows=8, teacher_rows=8, width=6):
@@ -17,16 +16,8 @@ def features(rows=8, teacher_rows=8, width=6):
     return student.astype(np.float32), teacher.astype(np.float32)
 
 
-@functools.cache
-def compiled(**options):
-    """Value and both gradients, compiled once for all tests."""
-    grad = jax.value_and_grad(functools.partial(mk_mmd, **options), argnums=(0, 1))
-    return jax.jit(grad, compiler_options=FAST)
-
-
-@functools.cache
-def value_of(**options):
-    return jax.jit(functools.partial(mk_mmd, **options), compiler_options=FAST)
+compiled = functools.partial(compiling.compiled, mk_mmd)
+value_of = functools.partial(compiling.value_of, mk_mmd)
 
 
 def literal(student, teacher, variance, multipliers=(1, 2, 4, 8, 16), unbiased=False, unit=True):

@@ -4,11 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 
 from kd_jax.losses import feature_l1, feature_mse, normalized_feature_l2
 
-# Compiles in half the time.
-FAST = {"xla_backend_optimization_level": 0}
 GOLDEN = [
     ("horkd_sum_L1", feature_l1, "in_S", "in_T", jnp.sum),
     ("normalized_feature_l2_mean", normalized_feature_l2, "in_S", "in_T", jnp.mean),

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 
 from kd_jax.losses import (
     activation_boundary,
@@ -15,8 +16,6 @@ from kd_jax.losses import (
     variational_information,
 )
 
-# Compiles in half the time.
-FAST = {"xla_backend_optimization_level": 0}
 LOG_SCALE = np.float32([-2, 0, 1])
 # For maps of three channels.
 LOSSES = {

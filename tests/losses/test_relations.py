@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST, compiled, value_of
 
 from kd_jax.losses import (
     _triplets,
@@ -16,8 +17,6 @@ from kd_jax.losses import (
     triplet_relation,
 )
 
-# Compiles in half the time.
-FAST = {"xla_backend_optimization_level": 0}
 RKD = [rkd_distance, rkd_angle]
 LOSSES = [pair_relation, triplet_relation, *RKD]
 PAPER = [functools.partial(loss, variant="paper") for loss in RKD]
@@ -27,18 +26,6 @@ def features(rows=8, width=16, teacher_width=24):
     rng = np.random.default_rng(0)
     student, teacher = rng.normal(size=(rows, width)), rng.normal(size=(rows, teacher_width))
     return student.astype(np.float32), teacher.astype(np.float32)
-
-
-@functools.cache
-def compiled(loss, **options):
-    """Value and both gradients, compiled once for all tests."""
-    grad = jax.value_and_grad(functools.partial(loss, **options), argnums=(0, 1))
-    return jax.jit(grad, compiler_options=FAST)
-
-
-@functools.cache
-def value_of(loss, **options):
-    return jax.jit(functools.partial(loss, **options), compiler_options=FAST)
 
 
 def literal(student, teacher, *, of):

@@ -5,15 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST, compiled, value_of
 
 from kd_jax.losses import (
     correlation_congruence,
     probabilistic_transfer,
     similarity_preserving,
 )
-
-# Compiles in half the time.
-FAST = {"xla_backend_optimization_level": 0}
 
 
 def paper_congruence(student, teacher, **options):
@@ -25,18 +23,6 @@ LOSSES = [similarity_preserving, probabilistic_transfer, correlation_congruence,
 
 def features(rows=8, width=16):
     return np.random.default_rng(0).normal(size=(2, rows, width)).astype(np.float32)
-
-
-@functools.cache
-def compiled(loss, **options):
-    """Value and both gradients, compiled once for all tests."""
-    grad = jax.value_and_grad(functools.partial(loss, **options), argnums=(0, 1))
-    return jax.jit(grad, compiler_options=FAST)
-
-
-@functools.cache
-def value_of(loss, **options):
-    return jax.jit(functools.partial(loss, **options), compiler_options=FAST)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

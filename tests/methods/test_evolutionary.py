@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_stage
+from compiling import FAST
 
 from kd_jax import losses, models
 from kd_jax.errors import UsageError
@@ -31,8 +32,7 @@ def both(teacher=8, student=8, **options):
 
 def compiled(function, *arguments):
     """The function's results; what is compiled here runs once."""
-    options = {"xla_backend_optimization_level": 0}
-    return jax.jit(function).lower(*arguments).compile(compiler_options=options)(*arguments)
+    return jax.jit(function, compiler_options=FAST)(*arguments)
 
 
 def start(method, outputs):
