@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax.data.augmentation import Augmentation, example_keys
-from kd_jax.data.resolution import FILTERS, resize
+from kd_jax.data.degradation import Degradation
+from kd_jax.data.resolution import resize
 from kd_jax.errors import UsageError
 
 
@@ -34,10 +35,13 @@ class View:
     Attributes:
         size: (height, width).
         normalisation: of its input; a network keeps that of the images it was first trained on.
+        degradation: what happens to some of the images in training, before they are brought to
+            `size`; None leaves all sharp.
     """
 
     size: tuple[int, int]
     normalisation: Normalisation
+    degradation: Degradation | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Views:
     """Turns a batch of stored images into one normalised view for each role.
 
     The batch is augmented once at full resolution; every role then gets its resolution of the
-    same augmented images, or, with `own_augmentation`, of a copy augmented for itself.
+    same augmented images, or, with `own_augmentation`, of a copy augmented for itself. Roles with
+    equal degradations see the same degraded images.
 
     Attributes:
         roles: how each role sees them.
@@ -70,25 +75,36 @@ class Views:
         Returns:
             For each role float32 `[N, *size, C]`, normalised.
         """
-        if not self.own_augmentation:
-            return self.evaluation(self.augmentation(example_keys(key, rows), images))
 
-        def own(role: str) -> jax.Array:
-            return jax.random.fold_in(key, zlib.crc32(f"augmentation/{role}".encode()))
+        def keys(name: str) -> jax.Array:
+            return example_keys(jax.random.fold_in(key, zlib.crc32(name.encode())), rows)
 
-        return {
-            role: self._view(view, self.augmentation(example_keys(own(role), rows), images))
-            for role, view in self.roles.items()
-        }
+        if self.own_augmentation:
+            own = {
+                role: self.augmentation(keys(f"augmentation/{role}"), images) for role in self.roles
+            }
+            return {
+                role: self._view(view, own[role], keys(f"degradation/{role}"))
+                for role, view in self.roles.items()
+            }
+        augmented = self.augmentation(example_keys(key, rows), images)
+        return self._each_view(augmented, keys("degradation"))
 
     def evaluation(self, images: jax.Array) -> dict[str, jax.Array]:
         """Views of the images as they are: uint8 `[N, H, W, C]` to float32 for each role."""
-        seen = {view: self._view(view, images) for view in set(self.roles.values())}
+        return self._each_view(images, None)
+
+    def _each_view(self, images: jax.Array, keys: jax.Array | None) -> dict[str, jax.Array]:
+        """The views of the same images; roles with equal views share one."""
+        seen = {view: self._view(view, images, keys) for view in dict.fromkeys(self.roles.values())}
         return {role: seen[view] for role, view in self.roles.items()}
 
-    def _view(self, view: View, images: jax.Array) -> jax.Array:
-        resized = resize(images.astype(jnp.float32), view.size, self.filter)
-        return view.normalisation(resized)
+    def _view(self, view: View, images: jax.Array, keys: jax.Array | None) -> jax.Array:
+        """What a role sees of images; `keys` `[N]` draw which are degraded, None leaves all."""
+        images = images.astype(jnp.float32)
+        if view.degradation is not None and keys is not None:
+            images = view.degradation(keys, images)
+        return view.normalisation(resize(images, view.size, self.filter))
 
 
 def view_size(resolution: int | None, image_size: tuple[int, int], key: str) -> tuple[int, int]:
@@ -108,9 +124,3 @@ def view_size(resolution: int | None, image_size: tuple[int, int], key: str) -> 
             f"{key} = {resolution} is impossible: choose 1 to {height}, the height of the images."
         )
     return resolution, max(1, round(width * resolution / height))
-
-
-def check_filter(filter: str) -> None:
-    """Raises `UsageError` for a filter that is not in `FILTERS`."""
-    if filter not in FILTERS:
-        raise UsageError(f"data.filter {filter!r} is unknown: choose one of {sorted(FILTERS)}.")

@@ -5,10 +5,10 @@ import pytest
 
 from kd_jax.data import (
     Augmentation,
+    Degradation,
     Normalisation,
     View,
     Views,
-    check_filter,
     resize,
     view_size,
 )
@@ -54,6 +54,30 @@ def test_every_role_may_see_an_augmented_copy_of_its_own():
     np.testing.assert_array_equal(plain["a"], plain["b"])
 
 
+def degraded(**options):
+    plain, normalisation = (12, 12), Normalisation(MEAN, DEVIATION)
+    blurred = View(plain, normalisation, Degradation(sizes=(3, 5), share=1.0))
+    roles = {"teacher": View(plain, normalisation), "student": blurred, "other": blurred}
+    return Views(roles, **options)
+
+
+def test_only_the_roles_that_ask_for_it_see_degraded_images_and_only_in_training():
+    both = degraded()
+    seen = both.training(jax.random.key(1), IMAGES, ROWS)
+    np.testing.assert_array_equal(seen["teacher"], both.evaluation(IMAGES)["teacher"])
+    assert not np.allclose(seen["student"], seen["teacher"])
+    np.testing.assert_array_equal(seen["student"], seen["other"])  # KD's two networks see the same
+    np.testing.assert_array_equal(both.evaluation(IMAGES)["student"], seen["teacher"])
+
+
+def test_degradation_depends_on_step_and_row_only():
+    one = degraded().training(jax.random.key(1), IMAGES, ROWS)["student"]
+    half = degraded().training(jax.random.key(1), IMAGES[4:], ROWS[4:])["student"]
+    np.testing.assert_array_equal(one[4:], half)
+    own = degraded(own_augmentation=True).training(jax.random.key(1), IMAGES, ROWS)
+    assert not np.allclose(own["student"], own["other"])
+
+
 def test_each_network_keeps_the_normalisation_it_knows():
     other = Normalisation((0.0,) * 3, (1.0,) * 3)
     ours = Normalisation(MEAN, DEVIATION)
@@ -91,7 +115,3 @@ def test_impossible_resolutions_name_their_key(resolution):
     with pytest.raises(UsageError, match=rf"x.resolution = {resolution} is impossible"):
         view_size(resolution, (32, 32), "x.resolution")
 
-
-def test_an_unknown_filter_lists_the_known():
-    with pytest.raises(UsageError, match="'bicubic', 'bilinear', 'box', 'lanczos'"):
-        check_filter("cubic")
