@@ -103,6 +103,14 @@ def _labels(n, classes):
     return (np.arange(n) % classes).astype(np.int32)
 
 
+def _cosines(normal, n, classes):
+    return np.tanh(normal(n, classes)), _labels(n, classes)
+
+
+def _cosines_and_norms(normal, n, classes):
+    return np.tanh(normal(n, classes)), 10 + normal(n), _labels(n, classes)
+
+
 def _maps(normal, n, side, channels, wider):
     return normal(n, side, side, channels), normal(n, side, side, wider)
 
@@ -184,6 +192,11 @@ CASES = {
     "decoupled_kd": Case(
         losses.decoupled_kd, ["logits"], lambda normal, n, c: (*_pair(normal, n, c), _labels(n, c))
     ),
+    "normalized_softmax": Case(losses.normalized_softmax, ["logits"], _cosines),
+    "cosface": Case(losses.cosface, ["logits"], _cosines),
+    "arcface": Case(losses.arcface, ["logits"], _cosines),
+    "sphereface_r": Case(losses.sphereface_r, ["logits"], _cosines),
+    "a_softmax": Case(losses.a_softmax, ["logits"], _cosines_and_norms),
     "feature_l1": Case(losses.feature_l1, ["rows"], _pair),
     "feature_mse": Case(losses.feature_mse, ["maps"], _equal_maps),
     "normalized_feature_l2": Case(losses.normalized_feature_l2, ["rows"], _pair),

@@ -52,6 +52,45 @@ def _divergence(log_q, p):
     return F.kl_div(log_q, p, reduction="sum") / len(p)
 
 
+# ------------------------------------------------------------------------------------ angles
+
+
+def normalized_softmax(cosines, labels, scale=64.0):
+    """NormFace, of cosines `[N, C]`."""
+    return F.cross_entropy(scale * cosines, labels)
+
+
+def cosface(cosines, labels, scale=64.0, margin=0.35):
+    """CosFace, as in insightface."""
+    own = torch.zeros_like(cosines).scatter_(1, labels[:, None], margin)
+    return F.cross_entropy(scale * (cosines - own), labels)
+
+
+def arcface(cosines, labels, scale=64.0, margin=0.5):
+    """ArcFace, as in insightface."""
+    cosine = cosines.gather(1, labels[:, None])
+    within = cosine * math.cos(margin) - (1 - cosine**2).sqrt() * math.sin(margin)
+    beyond = cosine - margin * math.sin(margin)
+    target = torch.where(cosine > -math.cos(margin), within, beyond)
+    return F.cross_entropy(scale * cosines.scatter(1, labels[:, None], target), labels)
+
+
+def sphereface_r(cosines, labels, scale=30.0, margin=1.7):
+    """SphereFace-R, v1, as in opensphere: angles of all classes, without gradient."""
+    with torch.no_grad():
+        factors = torch.ones_like(cosines).scatter_(1, labels[:, None], margin)
+        shift = torch.cos((factors * torch.acos(cosines)).clamp(max=math.pi)) - cosines
+    return F.cross_entropy(scale * (cosines + shift), labels)
+
+
+def a_softmax(cosines, norms, labels):
+    """A-Softmax of margin 4 without blend, as usual: cosines of four angles of all classes."""
+    k = (4 * torch.acos(cosines.detach()) / math.pi).floor()
+    psi = (-1) ** k * (8 * cosines**4 - 8 * cosines**2 + 1) - 2 * k
+    own = F.one_hot(labels, cosines.shape[1]).bool()
+    return F.cross_entropy(norms[:, None] * torch.where(own, psi, cosines), labels)
+
+
 # -------------------------------------------------------------------------- features of an image
 
 

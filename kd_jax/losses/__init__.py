@@ -21,6 +21,12 @@ from kd_jax.losses.maps import factor_transfer as factor_transfer
 from kd_jax.losses.maps import flow_of_solution as flow_of_solution
 from kd_jax.losses.maps import neuron_selectivity as neuron_selectivity
 from kd_jax.losses.maps import variational_information as variational_information
+from kd_jax.losses.margins import a_softmax as a_softmax
+from kd_jax.losses.margins import a_softmax_blend as a_softmax_blend
+from kd_jax.losses.margins import arcface as arcface
+from kd_jax.losses.margins import cosface as cosface
+from kd_jax.losses.margins import normalized_softmax as normalized_softmax
+from kd_jax.losses.margins import sphereface_r as sphereface_r
 from kd_jax.losses.relations import hybrid_order as hybrid_order
 from kd_jax.losses.relations import pair_relation as pair_relation
 from kd_jax.losses.relations import rkd_angle as rkd_angle
@@ -36,7 +42,10 @@ from kd_jax.losses.targets import soft_target_kl as soft_target_kl
 
 __all__ = [
     "ContrastMemory",
+    "a_softmax",
+    "a_softmax_blend",
     "activation_boundary",
+    "arcface",
     "attention_transfer",
     "center_relation",
     "class_centers",
@@ -44,6 +53,7 @@ __all__ = [
     "contrast_negatives",
     "contrastive_representation",
     "correlation_congruence",
+    "cosface",
     "cross_entropy",
     "decoupled_kd",
     "factor_transfer",
@@ -55,6 +65,7 @@ __all__ = [
     "mk_mmd",
     "neuron_selectivity",
     "normalized_feature_l2",
+    "normalized_softmax",
     "pair_relation",
     "probabilistic_transfer",
     "rkd_angle",
@@ -62,6 +73,7 @@ __all__ = [
     "similarity_preserving",
     "soft_target_cross_entropy",
     "soft_target_kl",
+    "sphereface_r",
     "triplet_relation",
     "variational_information",
 ]

@@ -5,6 +5,7 @@
 
 from kd_jax.models.convolution import Conv as Conv
 from kd_jax.models.guided import GuidedModule as GuidedModule
+from kd_jax.models.heads import AngularMap as AngularMap
 from kd_jax.models.layers import LinearMap as LinearMap
 from kd_jax.models.outputs import Outputs as Outputs
 from kd_jax.models.registry import create as create

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from kd_jax.errors import UsageError, choices
-from kd_jax.models import cifar_resnet, mobilenet, resnet, shufflenet, vgg, wide_resnet
+from kd_jax.models import cifar_resnet, mobilenet, resnet, shufflenet, sphereface, vgg, wide_resnet
 
 Factory = Callable[..., nn.Module]
 
@@ -19,6 +19,7 @@ _NETWORKS: dict[str, Factory] = {
     **wide_resnet.NETWORKS,
     **shufflenet.NETWORKS,
     **mobilenet.NETWORKS,
+    **sphereface.NETWORKS,
 }
 
 _BUILT_IN = frozenset(_NETWORKS)

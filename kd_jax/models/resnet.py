@@ -4,6 +4,12 @@ ResNet-18/34/50/101, and the Wide-ResNet-50-2 of Zagoruyko & Komodakis, BMVC 201
 `stem="cifar"` they are RepDistiller's `models/resnetv2.py` (3x3 stem, stride 1, no pool), with
 `stem="imagenet"` torchvision's (7x7 stem, stride 2, max pool). Bottlenecks are "v1.5": their stride
 is in the 3x3 convolution.
+
+For faces: `resnet50_vggface2` is HORKD's teacher, the ResNet-50 of VGGFace2 as its Caffe model has
+it, with the stride in the first 1x1 convolution and a max pool without border. `resnet18_slim` is
+meant as EKD's student of 0.61 M parameters, `resnet34_slim` as HORKD's of 7.8 M. Neither paper
+gives its channels, and other widths would fit as well: these narrow all stages alike, to 15 and 39
+in the first one, which makes 0.616 M and 7.905 M with batch norm and without the classifier.
 """
 
 import functools
@@ -15,7 +21,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from kd_jax.errors import UsageError
-from kd_jax.models import layers
+from kd_jax.models import heads, layers
 from kd_jax.models.outputs import Outputs
 
 
@@ -36,20 +42,25 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and a shortcut; returns their sum, not yet activated."""
+    """1x1, 3x3, 1x1 convolutions and a shortcut; returns their sum, not yet activated.
+
+    The stride is in the 3x3 convolution, or in the first one if `stride_first`, as in Caffe.
+    """
 
     features: int
     strides: int
     conv: Any
     norm: Any
     widen: int = 1
+    stride_first: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[N, H, W, C]` to the sum, `[N, H', W', 4 features]`."""
         inner = self.widen * self.features
-        y = nn.relu(self.norm()(self.conv(inner, 1)(x)))
-        y = nn.relu(self.norm()(self.conv(inner, 3, self.strides)(y)))
+        first, second = (self.strides, 1) if self.stride_first else (1, self.strides)
+        y = nn.relu(self.norm()(self.conv(inner, 1, first)(x)))
+        y = nn.relu(self.norm()(self.conv(inner, 3, second)(y)))
         y = self.norm()(self.conv(4 * self.features, 1)(y))
         return y + _shortcut(x, y, self)
 
@@ -70,8 +81,12 @@ class ResNet(nn.Module):
       blocks: number of blocks of each stage.
       channels: channels of each stage's 3x3 convolutions; all stages but the first halve the map.
       block: `BasicBlock`, or `Bottleneck` whose results have four times the channels.
-      stem: "cifar" (3x3, stride 1) or "imagenet" (7x7, stride 2, and a max pool of stride 2).
+      stem: "cifar" (3x3, stride 1), "imagenet" (7x7, stride 2, and a max pool of stride 2) or
+        "caffe" (the same, but the pool without a border and with incomplete last windows).
       stem_channels: channels of the stem.
+      head: "linear" or "angular", see `heads.classify`.
+      head_scale: factor of the cosines in an angular head's logits; None for the embeddings'
+        lengths.
       width: multiplies all channels.
       dtype: of the computation; parameters, statistics, embedding and logits are float32.
       axis_name: axis over which batch norm averages, inside `pmap`.
@@ -83,11 +98,14 @@ class ResNet(nn.Module):
     block: Any = BasicBlock
     stem: str = "cifar"
     stem_channels: int = 64
+    head: str = "linear"
+    head_scale: float | None = None
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     def __post_init__(self):
+        heads.check(self.head, self.head_scale)
         if self.stem not in _STEMS:
             raise UsageError(f"stem={self.stem!r} is unknown: choose one of {', '.join(_STEMS)}.")
         if len(self.blocks) != len(self.channels):
@@ -117,20 +135,30 @@ class ResNet(nn.Module):
 
         x, maps, preactivations = layers.stages(x, self.blocks, block)
         embedding = layers.global_average(x)
-        logits = layers.LinearMap(self.num_classes, name="classifier")(embedding)
-        return Outputs(logits, embedding, maps, preactivations, stem)
+        logits, cosines = heads.classify(self.head, self.num_classes, embedding, self.head_scale)
+        return Outputs(logits, embedding, maps, preactivations, stem, cosines)
 
 
 def _cifar_stem(images, channels, conv, norm):
     return nn.relu(norm(name="stem_norm")(conv(channels, 3, name="stem_conv")(images)))
 
 
+def _wide_stem(images, channels, conv, norm):
+    return nn.relu(norm(name="stem_norm")(conv(channels, 7, 2, name="stem_conv")(images)))
+
+
 def _imagenet_stem(images, channels, conv, norm):
-    x = nn.relu(norm(name="stem_norm")(conv(channels, 7, 2, name="stem_conv")(images)))
-    return layers.max_pool(x, 3, strides=2, padding=1)
+    return layers.max_pool(_wide_stem(images, channels, conv, norm), 3, strides=2, padding=1)
 
 
-_STEMS = {"cifar": _cifar_stem, "imagenet": _imagenet_stem}
+def _caffe_stem(images, channels, conv, norm):
+    x = _wide_stem(images, channels, conv, norm)
+    # The last window is completed by zeros, which no maximum after a rectifier notices.
+    missing = [(0, max(n | 1, 3) - n) for n in x.shape[1:3]]
+    return layers.max_pool(jnp.pad(x, ((0, 0), *missing, (0, 0))), 3, strides=2)
+
+
+_STEMS = {"cifar": _cifar_stem, "imagenet": _imagenet_stem, "caffe": _caffe_stem}
 
 NETWORKS = {
     "resnet18": functools.partial(ResNet, blocks=(2, 2, 2, 2), block=BasicBlock),
@@ -139,5 +167,17 @@ NETWORKS = {
     "resnet101": functools.partial(ResNet, blocks=(3, 4, 23, 3), block=Bottleneck),
     "wrn_50_2": functools.partial(
         ResNet, blocks=(3, 4, 6, 3), block=functools.partial(Bottleneck, widen=2)
+    ),
+    "resnet18_slim": functools.partial(
+        ResNet, blocks=(2, 2, 2, 2), channels=(15, 30, 60, 120), block=BasicBlock, stem_channels=15
+    ),
+    "resnet34_slim": functools.partial(
+        ResNet, blocks=(3, 4, 6, 3), channels=(39, 78, 156, 312), block=BasicBlock, stem_channels=39
+    ),
+    "resnet50_vggface2": functools.partial(
+        ResNet,
+        blocks=(3, 4, 6, 3),
+        block=functools.partial(Bottleneck, stride_first=True),
+        stem="caffe",
     ),
 }

@@ -40,6 +40,7 @@ _VGG = [(16, 16, 128), (8, 8, 256), (4, 4, 512), (4, 4, 512)]
 _SHUFFLE1 = [(16, 16, 240), (8, 8, 480), (4, 4, 960)]
 _SHUFFLE2 = [(16, 16, 116), (8, 8, 232), (4, 4, 464)]
 _MOBILE = [(16, 16, 24), (8, 8, 32), (4, 4, 96), (2, 2, 320)]
+_SPHERE = [(16, 16, 64), (8, 8, 128), (4, 4, 256), (2, 2, 512)]
 _MOBILE_HALF = [(16, 16, 12), (8, 8, 16), (4, 4, 48), (2, 2, 160)]
 
 # Parameters with 100 classes: the RepDistiller / mdistiller networks (counted in PyTorch).
@@ -71,9 +72,19 @@ _CIFAR100 = {
     "shufflenet_v2": (1_355_528, _SHUFFLE2),
     "mobilenet_v2": (2_353_060, _MOBILE),
     "mobilenet_v2_half": (812_836, _MOBILE_HALF),
+    "resnet18_slim": (None, [(32, 32, 15), (16, 16, 30), (8, 8, 60), (4, 4, 120)]),
+    "resnet34_slim": (None, [(32, 32, 39), (16, 16, 78), (8, 8, 156), (4, 4, 312)]),
+    "resnet50_vggface2": (None, [(8, 8, 256), (4, 4, 512), (2, 2, 1024), (1, 1, 2048)]),
+    "sphereface4": (None, _SPHERE),
+    "sphereface20": (None, _SPHERE),
+    "sphereface36": (None, _SPHERE),
+    "sphereface36_thin": (None, [(16, 16, 18), (8, 8, 36), (4, 4, 72), (2, 2, 144)]),
+    "sphereface64": (None, _SPHERE),
+    "sphereface64_paper": (None, _SPHERE),
 }
 # Where the embedding is not the pooled last map.
 _EMBEDDING = {"shufflenet_v2": 1024, "mobilenet_v2": 1280, "mobilenet_v2_half": 1280}
+_EMBEDDING |= {name: 512 for name in _CIFAR100 if name.startswith("sphereface")}
 
 # Multiply-adds of convolutions and classifier for one image of 32x32, counted in PyTorch by hooks.
 _MULTIPLY_ADDS = {
@@ -104,19 +115,24 @@ def test_every_network_is_listed_here():
 def test_shapes_parameters_and_multiply_adds(name):
     parameters, maps = _CIFAR100[name]
     network = models.create(name, num_classes=100)
-    # As accelerators trace it, so that every convolution is one operation.
-    with mock.patch.object(convolution.jax, "default_backend", lambda: "tpu"):
-        jaxpr, (outputs, variables) = jax.make_jaxpr(
-            lambda key: network.init_with_output(key, jnp.zeros((2, 32, 32, 3)), train=False),
-            return_shape=True,
-        )(jax.random.key(0))
+    program, (outputs, variables) = _traced(network, (2, 32, 32, 3))
     assert _maps(outputs) == maps
     assert [m.shape for m in outputs.preactivations] == [m.shape for m in outputs.maps]
     assert outputs.embedding.shape == (2, _EMBEDDING.get(name, maps[-1][-1]))
     assert outputs.logits.shape == (2, 100)
     assert _count(variables) == (parameters or _by_arithmetic(name))
     if name in _MULTIPLY_ADDS:
-        assert _multiply_adds(jaxpr.jaxpr) == 2 * _MULTIPLY_ADDS[name]
+        assert _multiply_adds(program) == 2 * _MULTIPLY_ADDS[name]
+
+
+def _traced(network, shape):
+    """The program of a network as accelerators trace it, with every convolution one operation."""
+    with mock.patch.object(convolution.jax, "default_backend", lambda: "tpu"):
+        program, shapes = jax.make_jaxpr(
+            lambda key: network.init_with_output(key, jnp.zeros(shape), train=False),
+            return_shape=True,
+        )(jax.random.key(0))
+    return program.jaxpr, shapes
 
 
 def _multiply_adds(jaxpr):
@@ -169,6 +185,14 @@ def _by_arithmetic(name):
                 before = 4 * width
         return total
 
+    def sphere(units, widths=(64, 128, 256, 512)):
+        total, before = 2 * 2 * widths[-1] * 512 + 512 + 512 * 100, 3
+        for count, width in zip(units, widths, strict=True):
+            total += 9 * before * width + 2 * width  # bias and slopes
+            total += count * 2 * (9 * width * width + width)
+            before = width
+        return total
+
     return {
         "resnet8": lambda: basic((1, 1, 1), (16, 32, 64)),
         "resnet14": lambda: basic((2, 2, 2), (16, 32, 64)),
@@ -180,6 +204,15 @@ def _by_arithmetic(name):
         "resnet34": lambda: basic((3, 4, 6, 3), (64, 128, 256, 512)),
         "resnet101": lambda: bottleneck((3, 4, 23, 3), 1),
         "wrn_50_2": lambda: bottleneck((3, 4, 6, 3), 2),
+        "resnet18_slim": lambda: basic((2, 2, 2, 2), (15, 30, 60, 120)),
+        "resnet34_slim": lambda: basic((3, 4, 6, 3), (39, 78, 156, 312)),
+        "resnet50_vggface2": lambda: bottleneck((3, 4, 6, 3), 1) + (49 - 9) * 3 * 64,
+        "sphereface4": lambda: sphere((0, 0, 0, 0)),
+        "sphereface20": lambda: sphere((1, 2, 4, 1)),
+        "sphereface36": lambda: sphere((2, 4, 8, 2)),
+        "sphereface36_thin": lambda: sphere((2, 4, 8, 2), (18, 36, 72, 144)),
+        "sphereface64": lambda: sphere((3, 7, 16, 3)),
+        "sphereface64_paper": lambda: sphere((3, 8, 16, 3)),
     }[name]()
 
 
@@ -199,6 +232,41 @@ def test_imagenet_stem(name, parameters):
     outputs, variables = _shapes(network, (1, 224, 224, 3))
     assert _count(variables) == parameters
     assert [m[:2] for m in _maps(outputs)] == [(56, 56), (28, 28), (14, 14), (7, 7)]
+
+
+# face_anchors 2.2 and 2.3: parameters without the classifier, and multiply-adds in millions, as
+# counted from the released prototxt and by PyTorch; to as many digits as are given.
+@pytest.mark.parametrize(
+    ("name", "size", "parameters", "millions"),
+    [
+        ("sphereface4", (112, 96), 12.562e6, 164),
+        ("sphereface20", (112, 96), 22.667e6, 1_750),
+        ("sphereface36", (112, 96), 32.771e6, 3_335),
+        ("sphereface64", (112, 96), 47_891_648, 5_912),
+        ("sphereface64_paper", (112, 96), 48.187e6, 6_110),
+        ("sphereface36_thin", (112, 96), 4_820_642, 267),
+        ("resnet50_vggface2", (224, 224), 23.508e6, 3_856),
+        ("resnet18_slim", (16, 16), 0.6156e6, 7.7),
+        ("resnet34_slim", (32, 32), 7.905e6, 431),
+        ("resnet34_slim", (16, 16), 7.905e6, 108),
+    ],
+)
+def test_networks_for_faces(name, size, parameters, millions):
+    program, (outputs, variables) = _traced(models.create(name, num_classes=1), (1, *size, 3))
+    width = outputs.embedding.shape[1]
+    head = sum(p.size for p in jax.tree.leaves(variables["params"]["classifier"]))
+    count = _count(variables) - head
+    if isinstance(parameters, int):
+        assert count == parameters
+    else:
+        assert count == pytest.approx(parameters, rel=1e-4)
+    assert (_multiply_adds(program) - width) / 1e6 == pytest.approx(millions, rel=3e-3)
+
+
+def test_slim_resnets_have_the_papers_size():
+    for name, parameters in {"resnet18_slim": 0.61e6, "resnet34_slim": 7.8e6}.items():
+        _, variables = _shapes(models.create(name, num_classes=1))
+        assert _count(variables) == pytest.approx(parameters, rel=0.02)
 
 
 def test_width_multiplies_every_stage_and_the_stem():
@@ -328,12 +396,18 @@ def test_wrn_drops_out_only_in_training():
         ("resnet_18", {}, "no network 'resnet_18': choose one of resnet18, "),
         ("vgg12", {}, "choose one of vgg.*wrn_40_2"),
         ("resnet18", {"stemm": "cifar"}, "resnet18 has no option 'stemm'.*are stem, "),
-        ("resnet20", {"stem": "imagenet"}, "resnet20 has no option 'stem': .*dtype, width"),
+        ("resnet20", {"stem": "imagenet"}, "resnet20 has no option 'stem': .*dtype, head, .*width"),
         ("vgg8", {"depth": 19}, "vgg8 has no option 'depth'"),
         ("mobilenet_v2", {"blocks": (1,)}, "no option 'blocks'.*dtype, widen, width"),
         ("mobilenet_v2_half", {"widen": 2}, "no option 'widen'"),
         ("mobilenet_v2", {"widen": 0}, "MobileNetV2 needs widen > 0, not 0"),
         ("resnet18", {"stem": "tiny"}, "stem='tiny' is unknown: choose one of cifar, imagenet"),
+        ("resnet18", {"head": "angle"}, "head='angle' is unknown: choose one of angular, linear"),
+        ("resnet18", {"head_scale": 64.0}, "head_scale=64.0 needs head='angular'"),
+        ("resnet18_slim", {"channels": (1,)}, "resnet18_slim has no option 'channels'"),
+        ("sphereface20", {"units": (1,)}, "sphereface20 has no option 'units'"),
+        ("sphereface20", {"head": "none"}, "head='none' is unknown"),
+        ("sphereface20", {"channels": (1,)}, r"channels=\(1,\) need one number a stage"),
         ("vgg8", {"width": 0}, "width > 0, not 100 and 0"),
         ("vgg8", {"num_classes": 0}, "num_classes >= 1"),
         ("vgg8", {"dtype": "int8"}, "cannot compute in int8"),

@@ -7,6 +7,7 @@ import pytest
 from kd_jax import losses
 
 HELPERS = {"ContrastMemory", "class_centers", "contrast_memory", "contrast_negatives"}
+HELPERS |= {"a_softmax_blend"}
 TINY = {"rows": (9, 6), "angles": (9, 6), "logits": (9, 5), "maps": (4, 3, 5, 7)}
 TINY["memory"] = (4, 8, 20, 6)
 OPTIONS = [f"--{kind}={'x'.join(map(str, size))}" for kind, size in TINY.items()]
