@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kd_jax import losses
-from kd_jax.data import Views, sequential_batches
+from kd_jax.data import Feed, Views, batch_of
 from kd_jax.devices import place, replicated, split
 
 PyTree = Any
@@ -19,7 +19,7 @@ PyTree = Any
 def accuracy_evaluator(
     networks: Mapping[str, nn.Module],
     views: Views,
-    images: Mapping[str, jax.Array],
+    feed: Feed,
     batch_size: int,
     mesh: Mesh,
 ) -> Callable[[Mapping[str, PyTree]], dict[str, dict[str, float]]]:
@@ -28,7 +28,7 @@ def accuracy_evaluator(
     Args:
         networks: by role.
         views: what each role sees.
-        images: the set on the devices: `image` uint8 `[N, H, W, C]`, `label` int32 `[N]`.
+        feed: the set.
         batch_size: images at a time; the last batch is padded and masked.
         mesh: devices over which a batch is spread.
 
@@ -37,9 +37,10 @@ def accuracy_evaluator(
         whose greatest logit is their label's, and `cross_entropy`, the mean over the images.
     """
 
-    def count(variables, images, index, where):
-        seen = views.evaluation(images["image"][index])
-        labels = images["label"][index]
+    def count(variables, images, rows):
+        batch = batch_of(images, rows)
+        seen = views.evaluation(batch["image"])
+        labels, where = batch["label"], batch["where"]
         sums = {}
         for role, network in networks.items():
             logits = network.apply(variables[role], seen[role], train=False).logits
@@ -52,15 +53,14 @@ def accuracy_evaluator(
         return sums
 
     whole, batches = replicated(mesh), split(mesh)
-    compiled = jax.jit(count, in_shardings=(whole, whole, batches, batches), out_shardings=whole)
-    number = len(images["label"])
+    compiled = jax.jit(count, in_shardings=(whole, whole, batches), out_shardings=whole)
 
     def evaluate(variables: Mapping[str, PyTree]) -> dict[str, dict[str, float]]:
         parts = []
-        for index, where in sequential_batches(number, batch_size):
-            arrays = (place(array, batches) for array in (index, where))
-            parts.append(compiled(variables, images, *arrays))
+        for rows in feed.batches(batch_size):
+            placed = {name: place(array, batches) for name, array in rows.items()}
+            parts.append(compiled(variables, feed.images, placed))
         total = jax.tree.map(lambda *x: float(np.sum(x, dtype=np.float64)), *jax.device_get(parts))
-        return jax.tree.map(lambda value: value / number, total)
+        return jax.tree.map(lambda value: value / len(feed), total)
 
     return evaluate

@@ -2,7 +2,7 @@ import flax.linen as nn
 import numpy as np
 import pytest
 
-from kd_jax.data import Normalisation, View, Views
+from kd_jax.data import ImageSet, Normalisation, Resident, View, Views
 from kd_jax.devices import data_mesh, place, replicated
 from kd_jax.evaluation import accuracy_evaluator
 from kd_jax.models import Outputs
@@ -24,9 +24,9 @@ class Linear(nn.Module):
 def evaluate(devices, batch_size, weights):
     mesh = data_mesh(devices)
     whole = replicated(mesh)
-    images = {"image": place(IMAGES, whole), "label": place(LABELS, whole)}
+    feed = Resident(ImageSet(IMAGES, LABELS, 4), mesh)
     views = Views({"student": View((2, 2), Normalisation((0.0,), (1.0,)))})
-    run = accuracy_evaluator({"student": Linear()}, views, images, batch_size, mesh)
+    run = accuracy_evaluator({"student": Linear()}, views, feed, batch_size, mesh)
     return run({"student": {"params": {"weights": place(weights, whole)}}})["student"]
 
 
