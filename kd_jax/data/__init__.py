@@ -4,8 +4,14 @@ from kd_jax.data.augmentation import Augmentation as Augmentation
 from kd_jax.data.augmentation import random_crop as random_crop
 from kd_jax.data.augmentation import random_flip as random_flip
 from kd_jax.data.degradation import Degradation as Degradation
+from kd_jax.data.feeds import Feed as Feed
+from kd_jax.data.feeds import Resident as Resident
+from kd_jax.data.feeds import Rows as Rows
+from kd_jax.data.feeds import Streamed as Streamed
+from kd_jax.data.feeds import batch_of as batch_of
 from kd_jax.data.images import ImageSet as ImageSet
 from kd_jax.data.images import Source as Source
+from kd_jax.data.images import StoredImages as StoredImages
 from kd_jax.data.order import BatchOrder as BatchOrder
 from kd_jax.data.order import sequential_batches as sequential_batches
 from kd_jax.data.resolution import FILTERS as FILTERS

@@ -1,63 +1,55 @@
 """Labelled images in folders of files: one folder a class, or the archive of Tiny-ImageNet."""
 
 import dataclasses
-import io
 import os
 import pathlib
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from PIL import Image
 
-from kd_jax.data.images import ImageSet, Source, places_in_class, slices
+from kd_jax.data.images import StoredImages, StoredSource
 from kd_jax.errors import UsageError
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """How the names of image files end, in small letters or capitals; other files are left alone."""
 
-_BLOCK = 256  # images decoded by a thread at a time
-_ANY_SIZE = 10**12  # of a split, while only its name is asked for
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FileImages(StoredImages):
+    """Image files; the keys are their paths below a folder.
+
+    Attributes:
+        root: the folder.
+    """
+
+    root: str
+
+    def name(self, key: str) -> str:
+        """The path of a file."""
+        return os.path.join(self.root, key)
+
+    def encoded(self, key: str) -> bytes:
+        """The content of a file."""
+        return read_file(self.name(key))
+
+    def num_bytes(self) -> np.ndarray:
+        """Lengths of the files, int64 `[N]`."""
+        try:
+            return np.array([os.stat(self.name(key)).st_size for key in self.keys], np.int64)
+        except OSError as error:
+            raise _unreadable(error.filename, error) from error
 
 
-def _pixels(path: str) -> np.ndarray:
-    """One image as uint8 RGB `[H, W, 3]`."""
+def read_file(path: str) -> bytes:
+    """The content of a file of a set; raises `UsageError` if it cannot be read."""
     try:
         with open(path, "rb") as file:
-            data = file.read()  # Pillow itself would read a small file in many pieces
+            return file.read()  # Pillow itself would read a small file in many pieces
     except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror}): restore the file.") from error
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.mode.startswith(("I", "F")):
-                raise UsageError(
-                    f"{path} has pixels of more than 8 bits (mode {image.mode!r}): convert it."
-                )
-            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    except (UsageError, MemoryError):
-        raise
-    except Exception as error:  # each of Pillow's decoders fails in its own ways
-        raise UsageError(f"{path} is damaged or no image: restore the file.") from error
+        raise _unreadable(path, error) from error
 
 
-def _decode(paths: list[str]) -> np.ndarray:
-    """Decodes files in their order; raises `UsageError` for the first that cannot be used."""
-    shape = _pixels(paths[0]).shape
-    images = np.empty((len(paths), *shape), np.uint8)
-
-    def decode(start: int) -> None:
-        for i in range(start, min(start + _BLOCK, len(paths))):
-            pixels = _pixels(paths[i])
-            if pixels.shape != shape:
-                raise UsageError(
-                    f"{paths[i]} has height and width {pixels.shape[:2]}, but {paths[0]}"
-                    f" {shape[:2]}: bring all images to one size first."
-                )
-            images[i] = pixels
-
-    with ThreadPoolExecutor() as pool:  # files are read while others are decoded
-        for _ in pool.map(decode, range(0, len(paths), _BLOCK)):
-            pass
-    return images
+def _unreadable(path: str, error: OSError) -> UsageError:
+    return UsageError(f"{path} cannot be read ({error.strerror}): restore the file.")
 
 
 def _entries(folder: pathlib.Path) -> list[os.DirEntry]:
@@ -73,12 +65,18 @@ def _entries(folder: pathlib.Path) -> list[os.DirEntry]:
     return sorted(visible, key=lambda entry: entry.name)
 
 
-def _folders(folder: pathlib.Path) -> list[str]:
+def folder_names(folder: pathlib.Path) -> list[str]:
+    """Names of the folders in a folder, sorted; raises `UsageError` if it cannot be read."""
     return [entry.name for entry in _entries(folder) if entry.is_dir()]
 
 
+def image_names(folder: pathlib.Path) -> list[str]:
+    """Names of the images in a folder, sorted; raises `UsageError` if it cannot be read."""
+    return [entry.name for entry in _entries(folder) if entry.name.lower().endswith(EXTENSIONS)]
+
+
 def _images(folder: pathlib.Path) -> list[str]:
-    names = [entry.name for entry in _entries(folder) if entry.name.lower().endswith(EXTENSIONS)]
+    names = image_names(folder)
     if not names:
         raise UsageError(f"{folder} holds no images: add them, or take the folder away.")
     return names
@@ -97,32 +95,27 @@ def _same(found: list[str], wanted: list[str], folder: pathlib.Path, said_by: ob
         )
 
 
-class _Files(Source):
-    """Files with labels, by split.
+class _Files(StoredSource):
+    """Files with labels, by split, sorted by name in each class."""
 
-    The images of every class, sorted by name, are spread evenly over a split: classes of one size
-    take turns. So every part of a split, such as `train[:10%]`, holds its share of each class.
-    """
+    path: str
 
-    def _splits(self) -> list[str]:
-        """Names of the splits."""
+    @property
+    def _root(self) -> pathlib.Path:
+        return pathlib.Path(self.path).expanduser()
+
+    def _files(self, split: str) -> tuple[list[str], list[int], int]:
+        """Paths below the root of a whole split, their labels, and the number of classes."""
         raise NotImplementedError
 
-    def _files(self, split: str) -> tuple[list[str], np.ndarray, int]:
-        """Paths of a whole split, sorted in each class, their labels, and the number of classes."""
-        raise NotImplementedError
-
-    def load(self, split: str) -> ImageSet:
-        """Reads and decodes one split, as RGB, on several threads."""
-        name, _ = slices(split, dict.fromkeys(self._splits(), _ANY_SIZE))
-        paths, labels, num_classes = self._files(name)
-        _, part = slices(split, {name: len(labels)})
-        when = (places_in_class(labels) + 0.5) / np.bincount(labels)[labels]
-        turns = np.lexsort((labels, when))[part]
-        if not len(turns):
-            raise UsageError(f"split {split!r} is empty: choose a part that holds images.")
-        images = _decode([paths[i] for i in turns])
-        return ImageSet(images, labels[turns].astype(np.int32), num_classes)
+    def _whole(self, split: str) -> StoredImages:
+        names, labels, num_classes = self._files(split)
+        return FileImages(
+            keys=np.array(names, object),
+            labels=np.array(labels, np.int32),
+            num_classes=num_classes,
+            root=str(self._root),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,12 +131,8 @@ class Folder(_Files):
 
     path: str
 
-    @property
-    def _root(self) -> pathlib.Path:
-        return pathlib.Path(self.path).expanduser()
-
     def _splits(self) -> list[str]:
-        splits = _folders(self._root)
+        splits = folder_names(self._root)
         if "train" not in splits:
             raise UsageError(
                 f"data.source.path {self.path!r} holds no folder 'train': the images must lie in it"
@@ -151,10 +140,10 @@ class Folder(_Files):
             )
         return splits
 
-    def _files(self, split: str) -> tuple[list[str], np.ndarray, int]:
+    def _files(self, split: str) -> tuple[list[str], list[int], int]:
         folder = self._root / split
-        labels = {name: label for label, name in enumerate(_folders(self._root / "train"))}
-        names = _folders(folder)
+        labels = {name: label for label, name in enumerate(folder_names(self._root / "train"))}
+        names = folder_names(folder)
         if not names:
             raise UsageError(f"{folder} holds no folders: put the images of each class into one.")
         for name in names:
@@ -163,9 +152,9 @@ class Folder(_Files):
                     f"{folder / name} is no class, {self._root / 'train'} has no such folder:"
                     " rename it, or take it out."
                 )
-        files = [(str(folder / c / file), labels[c]) for c in names for file in _images(folder / c)]
+        files = [(f"{split}/{c}/{f}", labels[c]) for c in names for f in _images(folder / c)]
         paths, found = zip(*files, strict=True)
-        return list(paths), np.array(found), len(labels)
+        return list(paths), list(found), len(labels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,20 +174,16 @@ class TinyImageNet(_Files):
 
     path: str
 
-    @property
-    def _root(self) -> pathlib.Path:
-        return pathlib.Path(self.path).expanduser()
-
     def _splits(self) -> list[str]:
         return ["train", "test"]
 
-    def _files(self, split: str) -> tuple[list[str], np.ndarray, int]:
+    def _files(self, split: str) -> tuple[list[str], list[int], int]:
         classes = [name for (name,) in self._table("wnids.txt", 1)]
         files = {"train": self._train_files, "test": self._test_files}[split](classes)
         labels = {name: label for label, name in enumerate(classes)}
         return (
-            [str(path) for path, _ in files],
-            np.array([labels[name] for _, name in files]),
+            [path for path, _ in files],
+            [labels[name] for _, name in files],
             len(classes),
         )
 
@@ -224,9 +209,9 @@ class TinyImageNet(_Files):
             )
         return rows
 
-    def _train_files(self, classes: list[str]) -> list[tuple[pathlib.Path, str]]:
+    def _train_files(self, classes: list[str]) -> list[tuple[str, str]]:
         root = self._root / "train"
-        _same(_folders(root), classes, root, self._root / "wnids.txt")
+        _same(folder_names(root), classes, root, self._root / "wnids.txt")
         names = {name: _images(root / name / "images") for name in classes}
         fewest, most = (f(classes, key=lambda name: len(names[name])) for f in (min, max))
         if len(names[fewest]) < len(names[most]):
@@ -234,9 +219,9 @@ class TinyImageNet(_Files):
                 f"{root / fewest / 'images'} holds {len(names[fewest])} images, that of {most}"
                 f" {len(names[most])}: unpack the archive again."
             )
-        return [(root / name / "images" / file, name) for name in classes for file in names[name]]
+        return [(f"train/{name}/images/{f}", name) for name in classes for f in names[name]]
 
-    def _test_files(self, classes: list[str]) -> list[tuple[pathlib.Path, str]]:
+    def _test_files(self, classes: list[str]) -> list[tuple[str, str]]:
         root, annotations = self._root / "val", self._root / "val" / "val_annotations.txt"
         rows = sorted(self._table("val/val_annotations.txt", 2))
         known = set(classes)
@@ -248,4 +233,4 @@ class TinyImageNet(_Files):
                 )
         folder = root / "images"
         _same(_images(folder), [file for file, _ in rows], folder, annotations)
-        return [(folder / file, name) for file, name in rows]
+        return [(f"val/images/{file}", name) for file, name in rows]

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from kd_jax.data.faces import FaceFolder, FaceRecords
 from kd_jax.data.folders import Folder, TinyImageNet
-from kd_jax.data.images import ImageSet, Source, slices
+from kd_jax.data.images import ImageSet, Source, StoredImages, slices
 from kd_jax.errors import UsageError
 
 
@@ -177,19 +178,31 @@ SOURCES: dict[str, type[Source]] = {
     "npz": Npz,
     "folder": Folder,
     "tiny_imagenet": TinyImageNet,
+    "face_folder": FaceFolder,
+    "face_records": FaceRecords,
 }
 
 
-def load_splits(source: Source, train_split: str, test_split: str) -> tuple[ImageSet, ImageSet]:
-    """Reads the training and the test images and checks that they belong together."""
-    train, test = source.load(train_split), source.load(test_split)
+def load_splits(
+    source: Source, train_split: str, test_split: str, stream: bool = False
+) -> tuple[ImageSet | StoredImages, ImageSet]:
+    """Reads the training and the test images and checks that they belong together.
+
+    Args:
+        source: of both.
+        train_split: in TFDS' notation.
+        test_split: the same.
+        stream: leave the training images where they are, to be decoded as they are needed.
+    """
+    train = source.open(train_split) if stream else source.load(train_split)
+    test = source.load(test_split)
     for split, images in ((train_split, train), (test_split, test)):
         if not len(images):
             raise UsageError(f"split {split!r} is empty: choose a part that holds images.")
-    if train.images.shape[1:] != test.images.shape[1:]:
+    if train.image_shape != test.image_shape:
         raise UsageError(
-            f"training images are {train.images.shape[1:]} but test images"
-            f" {test.images.shape[1:]}: bring both to one size."
+            f"training images are {train.image_shape} but test images {test.image_shape}: bring"
+            " both to one size."
         )
     if test.num_classes > train.num_classes:
         raise UsageError(

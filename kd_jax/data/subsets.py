@@ -1,16 +1,18 @@
 """Few-sample training sets: the same share of every class, chosen by a seed of its own."""
 
-import dataclasses
+from typing import TypeVar
 
 import numpy as np
 
-from kd_jax.data.images import ImageSet, places_in_class
+from kd_jax.data.images import ImageSet, StoredImages, places_in_class
 
 _STREAM = 2**63
 """Second word of the key; the batch orders have the epoch there, and so draw from other streams."""
 
+Images = TypeVar("Images", ImageSet, StoredImages)
 
-def class_fraction(images: ImageSet, fraction: float, seed: int) -> ImageSet:
+
+def class_fraction(images: Images, fraction: float, seed: int) -> Images:
     """Keeps a share of the images of every class, in their stored order.
 
     Every image has a rank in its class, which depends on the seed and on the stored order alone,
@@ -26,9 +28,15 @@ def class_fraction(images: ImageSet, fraction: float, seed: int) -> ImageSet:
     if fraction == 1:
         return images
     words = np.random.Philox(key=np.array([seed, _STREAM], np.uint64)).random_raw(len(images))
-    order = np.argsort(words, kind="stable")
-    ranks = np.empty(len(images), np.int64)
-    ranks[order] = places_in_class(images.labels[order])
+    ranks = ranks_in_class(images.labels, words)
     sizes = np.bincount(images.labels, minlength=images.num_classes)
     kept = ranks < np.maximum(1, np.round(fraction * sizes))[images.labels]
-    return dataclasses.replace(images, images=images.images[kept], labels=images.labels[kept])
+    return images.keep(kept)
+
+
+def ranks_in_class(labels: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """How many images of its own class have a smaller word than each image, `[N]`."""
+    order = np.argsort(words, kind="stable")
+    ranks = np.empty(len(labels), np.int64)
+    ranks[order] = places_in_class(labels[order])
+    return ranks

@@ -114,4 +114,3 @@ def test_view_size_keeps_the_aspect_ratio(resolution, image_size, expected):
 def test_impossible_resolutions_name_their_key(resolution):
     with pytest.raises(UsageError, match=rf"x.resolution = {resolution} is impossible"):
         view_size(resolution, (32, 32), "x.resolution")
-

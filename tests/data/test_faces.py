@@ -1,0 +1,166 @@
+import pickle
+
+import numpy as np
+import pytest
+import small_config
+from PIL import Image
+
+from kd_jax.config import experiment
+from kd_jax.data import load_splits
+from kd_jax.data.faces import FaceFolder, FaceRecords
+from kd_jax.errors import UsageError
+
+SIZES = {"Cy": 3, "Al_Gore": 5, "Bo": 1, "Di": 2}
+
+
+def save(path, level, size=(10, 12)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (level, level, level)).save(path)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """Image i of identity k, in sorted order, has the level 20 k + i."""
+    root = tmp_path_factory.mktemp("faces")
+    for k, name in enumerate(sorted(SIZES)):
+        for i in range(SIZES[name]):
+            save(root / name / f"{name}_{i + 1:04}.png", 20 * k + i)
+    (root / "pairs.txt").write_text("no image")
+    return root
+
+
+def levels(images):
+    return images.images[:, 0, 0, 0].tolist()
+
+
+def test_the_last_images_of_each_identity_are_the_test(faces):
+    train, test = load_splits(FaceFolder(str(faces)), "train", "test")
+    # Bo has one image only; Al_Gore, Cy and Di become the classes 0, 1 and 2
+    assert train.num_classes == test.num_classes == 3
+    assert train.image_shape == (12, 10, 3)
+    assert levels(test) == [4, 42, 61]
+    assert test.labels.tolist() == [0, 1, 2]
+    assert sorted(levels(train)) == [0, 1, 2, 3, 40, 41, 60]
+    np.testing.assert_array_equal(np.array(levels(train)) // 20, np.array([0, 2, 3])[train.labels])
+
+
+def test_classes_are_spread_over_a_split(faces):
+    labels = FaceFolder(str(faces)).open("train").labels
+    # images stand at (i + 1/2) / n of their class: 1/8, 1/4, 3/8, 1/2, 5/8, 3/4, 7/8
+    assert labels.tolist() == [0, 1, 0, 2, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "train", "test"),
+    [
+        ({"min_images": 3}, [0, 1, 2, 3, 40, 41], [4, 42]),
+        ({"min_images": 4, "test_images": 3}, [0, 1], [2, 3, 4]),
+        ({"min_images": 3, "test_images": 2}, [0, 1, 2, 40], [3, 4, 41, 42]),
+    ],
+)
+def test_how_many_images_are_needed_and_kept_for_the_test(faces, options, train, test):
+    source = FaceFolder(str(faces), **options)
+    assert sorted(levels(source.load("train"))) == train
+    assert sorted(levels(source.load("test"))) == test
+
+
+def test_without_a_test_all_is_training(faces):
+    source = FaceFolder(str(faces), min_images=1, test_images=0)
+    assert sorted(np.bincount(source.open("train").labels)) == sorted(SIZES.values())
+    with pytest.raises(UsageError, match="split 'test' is empty"):
+        source.open("test")
+
+
+def test_the_middle_of_each_image(tmp_path):
+    columns = np.broadcast_to(np.arange(112, dtype=np.uint8)[:, None], (112, 112, 3))
+    for i in range(2):
+        path = tmp_path / "A" / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.ascontiguousarray(columns)).save(path)
+    image = FaceFolder(str(tmp_path), size=(112, 96)).load("train").images[0]
+    assert image.shape == (112, 96, 3)
+    np.testing.assert_array_equal(image[0, :, 0], np.arange(8, 104))
+    with pytest.raises(UsageError, match=r"A/0.png has height and width \(112, 112\)"):
+        FaceFolder(str(tmp_path), size=(128, 128)).load("train")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Di\nCy\n",
+        "2\nCy\t3\nDi\t2\n",  # as peopleDevTrain.txt
+        "2\n1\nCy\t3\n1\nDi\t2\n",  # as people.txt, with folds
+        "Cy,actor\r\nDi,singer, and more\r\n\r\n",
+        "\ufeffCy\nDi\n",
+    ],
+)
+def test_lists_of_identities(faces, tmp_path, text):
+    names = tmp_path / "names.txt"
+    names.write_text(text, encoding="utf-8")
+    assert levels(FaceFolder(str(faces), include=str(names)).load("test")) == [42, 61]
+    assert levels(FaceFolder(str(faces), exclude_ids=str(names)).load("test")) == [4]
+
+
+def test_both_lists(faces, tmp_path):
+    include, exclude = tmp_path / "include.txt", tmp_path / "exclude.txt"
+    include.write_text("Cy\nDi\n")
+    exclude.write_text("Di\nNobody\n")  # a list for all of VGGFace2 names more than a part holds
+    source = FaceFolder(str(faces), include=str(include), exclude_ids=str(exclude))
+    assert levels(source.load("test")) == [42]
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "says"),
+    [
+        ("include", "Cy\nEd\nFay\n", r"names 2 identities that .* does not hold, first 'Ed': take"),
+        ("include", "Bo\n", r"holds no identity with 2 images or more that is chosen"),
+        ("include", "\n", r"list.txt names no identities"),
+        ("include", "3\nCy\t3\nDi\t2\n", r"says that it names 3 identities, but names 2"),
+        ("include", "2\n2\nCy\t3\n1\nDi\t2\n", r"says that it names 3 identities, but names 2"),
+        ("exclude_ids", "Ed\n", r"names no identity of .*, whose first is 'Al_Gore'"),
+        ("exclude_ids", "Al_Gore\nCy\nDi\n", r"holds no identity with 2 images or more"),
+        ("exclude_ids", None, r"list.txt cannot be read"),
+    ],
+)
+def test_lists_that_cannot_be_right_are_named(faces, tmp_path, option, text, says):
+    path = tmp_path / "list.txt"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UsageError, match=says) as error:
+        FaceFolder(str(faces), **{option: str(path)}).open("train")
+    assert "\n" not in str(error.value)
+
+
+def test_folders_that_hold_no_faces_are_named(tmp_path):
+    with pytest.raises(UsageError, match="nothing cannot be read"):
+        FaceFolder(str(tmp_path / "nothing")).open("train")
+    with pytest.raises(UsageError, match=r"holds no folders with images: .* IDENTITY/IMAGE.jpg"):
+        FaceFolder(str(tmp_path)).open("train")
+    with pytest.raises(UsageError, match="'val' cannot be read"):
+        FaceFolder(str(tmp_path)).open("val")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("face_folder", FaceFolder), ("face_records", FaceRecords)]
+)
+def test_a_config_names_them(name, kind):
+    values = small_config.get_config().to_dict()
+    source = {"name": name, "path": "faces", "min_images": 5, "size": [112, 96]}
+    values["data"]["source"] = source
+    assert experiment(values).data.source == kind("faces", min_images=5, size=(112, 96))
+    for changes, says in (
+        ({"test_images": 5}, r"test_images 5 must be 0 or more, and less than min_images 5"),
+        ({"test_images": -1}, "test_images -1 must be 0 or more"),
+        ({"size": [112]}, r"size \(112,\) must be a height and a width"),
+        ({"size": [112, 0]}, "must be a height and a width"),
+        ({"include": 3}, r"data\.source\.include = 3 must be"),
+    ):
+        values["data"]["source"] = source | changes
+        with pytest.raises(UsageError, match=says):
+            experiment(values)
+
+
+def test_an_open_folder_can_be_sent_to_other_processes(faces):
+    images = FaceFolder(str(faces), size=(8, 8)).open("train")
+    copy = pickle.loads(pickle.dumps(images))
+    np.testing.assert_array_equal(copy.read(1), images.read(1))
