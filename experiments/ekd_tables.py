@@ -1,21 +1,23 @@
 r"""EKD's tables and figures (Ge et al., IEEE TCSVT 2021), beside the paper's numbers.
 
-    python experiments/ekd_tables.py --workdir=runs/ekd --tables=5
+    python experiments/ekd_tables.py --workdir=runs/ekd --tables=5 --seeds=5,6,7
 
 | `--tables` | what |
 |---|---|
 | `1`, `2`, `3` | CIFAR-100: peer architectures, cross architectures, one architecture twice |
-| `4` | Tiny-ImageNet, `--path=tiny-imagenet-200` |
+| `4` | Tiny-ImageNet, `--path=tiny-imagenet-200` or `--path=tiny_imagenet_{split}.npz` |
 | `5` | with and without evolving teacher (ET) and guided modules of teacher (T_G), student (S_G) |
+| `fig3` | the students of Fig. 3, Tiny-ImageNet; `experiments/tsne.py` draws them |
 | `fig4` | number of guided modules, VGG-11 |
 | `fig5` | terms of the loss, CIFAR-10, VGG-19 -> VGG-11 |
 | `fig6` | CIFAR-100 at 16x16 |
 | `fig7` | 25, 50, 75 and 100 % of the training images |
 
-Every cell is a stage of `configs/ekd/` with a folder of its own in the workdir; a cell that several
-tables share is trained once, and so is a fixed teacher. Beside the paper's EKD stand the student
-alone and KD. The same command goes on where a killed one stood, and more tables may be added later.
-The figures' numbers are printed where the paper's text has them.
+Every cell is a stage of `configs/ekd/`, with a folder of its own for each seed: `seed_5/CELL` in
+the workdir. A cell that several tables share is trained once, and so is a fixed teacher. Beside the
+paper's EKD stand the student alone and KD. The same command goes on where a killed one stood, and
+more tables and seeds may be added later. The figures' numbers are printed where the paper's text
+has them. What EKD costs beside KD's two stages: `experiments/benchmarks/online.py`.
 
 A row of Table V with T_G but without ET has a teacher that was trained beforehand, without modules;
 its modules are trained here, on the frozen network.
@@ -26,6 +28,7 @@ of it runs: `--smoke --dtype=float32`.
 
 import argparse
 import dataclasses
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,6 +37,17 @@ import tables
 
 from kd_jax import cli, report
 from kd_jax.files import folder
+
+COLUMNS = (
+    "run",
+    "n",
+    "accuracy [%]",
+    "teacher [%]",
+    "paper [%]",
+    "difference",
+    "images/s",
+    "s/epoch",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +97,7 @@ class Row:
     cell: Cell
 
 
-def _pairs(*rows: tuple[str, str, float | None, float | None, float], **options) -> list[Row]:
+def _pairs(*rows: tuple[str, str, *tuple[float | None, ...]], **options) -> list[Row]:
     """Student alone, KD and EKD of each pair of networks."""
     found = []
     for teacher, student, alone, kd, ekd in rows:
@@ -136,6 +150,7 @@ TABLES: dict[str, list[Row]] = {
         _ablation("KD + T_G + S_G", 80.01, False, -1, -1),
         _ablation("KD + T_G + S_G + ET (EKD)", 82.05, True, -1, -1),
     ],
+    "fig3": _pairs(("resnet50", "resnet18", None, None, None), config="tiny_imagenet"),
     "fig4": [
         Row(
             f"{count} guided modules",
@@ -191,29 +206,32 @@ def _run(argv: Sequence[str] | None) -> None:
     parser.add_argument("--tables", default="5", help=f"of {','.join(TABLES)} (default: 5)")
     parser.add_argument("--rows", help="only rows whose label holds this text, such as EKD")
     parser.add_argument("--data_dir", help="where TFDS keeps CIFAR (default: its own place)")
-    parser.add_argument("--path", help="folder of Tiny-ImageNet")
+    parser.add_argument("--path", help="of Tiny-ImageNet: its folder, or .npz with {split}")
     parser.add_argument("--width", type=float, help="of all networks (default: the paper's)")
     parser.add_argument("--epochs", type=int, help="of every stage (default: 200)")
     parser.add_argument("--dtype", help="of the computation (default: bfloat16)")
     parser.add_argument("--train_split", help="such as train[:20%%] (default: train)")
-    parser.add_argument("--seed", type=int, default=5, help="of everything random (default: 5)")
+    parser.add_argument("--seeds", default="5", help="of everything random (default: 5)")
     parser.add_argument("--smoke", action="store_true", help="as short as possible, to try it out")
     args = parser.parse_args(argv)
     wanted = tables.choices(args.tables, TABLES, "--tables")
-    results: dict[str, tables.Result] = {}
+    results: dict[str, dict[int, tables.Result]] = {}
 
-    def train(cell: Cell) -> tables.Result:
-        if cell.name not in results:
+    def train(cell: Cell, seed: int) -> tables.Result:
+        found = results.setdefault(cell.name, {})
+        if seed not in found:
             before = cell.fixed_teacher
-            teacher = train(before).folder if before else None
-            values = tables.one_stage(_config(cell, args), cell.stage, teacher=teacher)
-            results[cell.name] = tables.run(values, folder(args.workdir) / cell.name)
+            teacher = train(before, seed).folder if before else None
+            values = tables.one_stage(_config(cell, seed, args), cell.stage, teacher=teacher)
+            place = folder(args.workdir) / f"seed_{seed}" / cell.name
+            found[seed] = tables.run(values, place)
             tables.write(text(wanted, results, args), args.workdir)  # what a killed run leaves
-        return results[cell.name]
+        return found[seed]
 
-    for row in (row for name in wanted for row in TABLES[name]):
-        if not args.rows or args.rows in row.label:
-            train(row.cell)
+    for seed in tables.seeds(args.seeds):
+        for row in (row for name in wanted for row in TABLES[name]):
+            if not args.rows or args.rows in row.label:
+                train(row.cell, seed)
     print(text(wanted, results, args))
 
 
@@ -224,12 +242,14 @@ def _options(args: argparse.Namespace) -> list[str]:
     return [*options, "smoke"] if args.smoke else options
 
 
-def _config(cell: Cell, args: argparse.Namespace):
+def _config(cell: Cell, seed: int, args: argparse.Namespace):
     arguments = {"teacher": cell.teacher, "student": cell.student, "baselines": True}
     arguments |= cell.arguments
+    if cell.config == "tiny_imagenet" and (args.path or "").endswith(".npz"):
+        arguments["npz"] = args.path
     words = [*(f"{key}={value}" for key, value in arguments.items()), *_options(args)]
     config = tables.load_config(f"{tables.ROOT}/configs/ekd/{cell.config}.py:{','.join(words)}")
-    config.experiment, config.seed = cell.name, args.seed
+    config.experiment, config.seed = cell.name, seed
     if config.data.source.name == "tfds":
         config.data.source.data_dir = args.data_dir
     else:
@@ -242,32 +262,45 @@ def _config(cell: Cell, args: argparse.Namespace):
 
 
 def text(
-    wanted: Sequence[str], results: Mapping[str, tables.Result], args: argparse.Namespace
+    wanted: Sequence[str],
+    results: Mapping[str, Mapping[int, tables.Result]],
+    args: argparse.Namespace,
 ) -> str:
     """The tables as Markdown, with what they were measured on."""
-    columns = ("run", "accuracy [%]", "teacher [%]", "paper [%]", "difference", "seconds")
     parts = []
     for name in wanted:
-        rows = []
-        for row in TABLES[name]:
-            found = results.get(row.cell.name)
-            paper = "-" if row.paper is None else f"{row.paper:.2f}"
-            ours = ["-"] * 4
-            if found:
-                accuracy, teacher = 100 * found.accuracy, found.metrics.get("accuracy/teacher")
-                above = "-" if row.paper is None else f"{accuracy - row.paper:+.2f}"
-                beside = "-" if teacher is None else f"{100 * teacher:.2f}"
-                ours = [f"{accuracy:.2f}", beside, above, f"{found.seconds:.0f}"]
-            rows.append([row.label, *ours[:2], paper, *ours[2:]])
+        rows = [_cells(row, list(results.get(row.cell.name, {}).values())) for row in TABLES[name]]
         title = f"Table {name}" if name.isdigit() else f"Fig. {name.removeprefix('fig')}"
-        parts.append(f"## {title}\n\n{report.markdown(columns, rows)}")
-    devices = ", ".join(sorted({found.device for found in results.values()}))
+        parts.append(f"## {title}\n\n{report.markdown(COLUMNS, rows)}")
+    devices = {found.device for seeds in results.values() for found in seeds.values()}
     recipe = ", ".join(_options(args)) or "the config's own"
     note = (
-        f"Top-1 on the test images after the last epoch; the teacher is that which learned beside"
-        f" the student. Seed {args.seed}, {devices}; recipe: {recipe}."
+        "Top-1 on the test images after the last epoch, mean ± standard deviation over n of the"
+        f" seeds {args.seeds}; the teacher is that which learned beside the student. s/epoch holds"
+        " all that a run does, compiling and evaluating too; images/s is training alone."
+        f" {', '.join(sorted(devices))}; recipe: {recipe}."
     )
     return "\n\n".join([*parts, note])
+
+
+def _cells(row: Row, found: Sequence[tables.Result]) -> list[str]:
+    """A row of a table; what has not been measured is a dash."""
+    paper = "-" if row.paper is None else f"{row.paper:.2f}"
+    if not found:
+        return [row.label, "-", "-", "-", paper, "-", "-", "-"]
+    accuracies = [each.accuracy for each in found]
+    teachers = [each.metrics.get("accuracy/teacher") for each in found]
+    above = "-" if row.paper is None else f"{100 * statistics.mean(accuracies) - row.paper:+.2f}"
+    return [
+        row.label,
+        str(len(found)),
+        tables.mean_and_deviation(accuracies),
+        "-" if None in teachers else tables.mean_and_deviation(teachers),
+        paper,
+        above,
+        f"{statistics.mean(each.metrics['images_per_second'] for each in found):,.0f}",
+        f"{statistics.mean(each.seconds / each.metrics['epoch'] for each in found):.1f}",
+    ]
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ from typing import Any
 import tables
 
 from kd_jax import cli, report
-from kd_jax.errors import UsageError
 from kd_jax.files import folder
 
 TEACHER, STAGE, BASELINE = "teacher", "assistant", "CE"
@@ -66,10 +65,7 @@ def _run(argv: Sequence[str] | None) -> None:
     args = parser.parse_args(argv)
     for order in args.orders.split(","):
         tables.choices(order.replace("+", ","), [BASELINE, *TERMS], "--orders")
-    try:
-        seeds = [int(seed) for seed in args.seeds.split(",")]
-    except ValueError:
-        raise UsageError(f"--seeds={args.seeds} must be numbers, such as 0,1,2.") from None
+    seeds = tables.seeds(args.seeds)
 
     results: dict[str, list[tables.Result]] = {}
     for seed in seeds:

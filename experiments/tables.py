@@ -34,6 +34,14 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see --help).")
 
 
+def seeds(text: str) -> list[int]:
+    """The numbers of `--seeds`, a comma-separated list."""
+    try:
+        return [int(seed) for seed in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--seeds={text} must be numbers, such as 0,1,2.") from None
+
+
 def choices(text: str, known: Iterable[str], option: str) -> list[str]:
     """The names of a comma-separated list, all of them known."""
     names = [name for name in text.split(",") if name]
@@ -95,7 +103,10 @@ def one_stage(
 
 
 class Result(NamedTuple):
-    """What a table needs to know of a finished stage; the metrics are those of its last epoch."""
+    """What a table needs to know of a finished stage.
+
+    The metrics are those of its last epoch, `images_per_second` of training among them.
+    """
 
     network: str
     resolution: int
@@ -121,7 +132,7 @@ def run(config: Mapping[str, Any], workdir: PathLike) -> Result:
         stage["network"],
         stage["resolution"],
         stage["last"]["accuracy"],
-        stage["last"],
+        {**stage["last"], "images_per_second": stage["images_per_second"]},
         stage["seconds"],
         f"{device['count']} x {device['kind']} ({device['platform']})",
         workdir / stage["name"],

@@ -1,12 +1,15 @@
 r"""EKD's Fig. 3 (Ge et al., IEEE TCSVT 2021): t-SNE of what trained students make of ten classes.
 
-    python experiments/tsne.py --workdir=runs/tsne \
-        alone=runs/ekd/student_alone KD=runs/ekd/kd EKD=runs/ekd/ekd
+    python experiments/ekd_tables.py --workdir=runs/ekd --tables=fig3 --path=tiny-imagenet-200
+    cells=runs/ekd/seed_5/tiny_imagenet
+    python experiments/tsne.py --workdir=runs/tsne alone=$cells-alone-resnet18/student_alone \
+        KD=$cells-kd-resnet50-resnet18/kd EKD=$cells-ekd-resnet50-resnet18/ekd
 
 Every student is the folder of a finished stage; a name may stand before it. All of them see the
-same 50 test images of the same ten classes, chosen by `--seed`; their embeddings are drawn side by
-side in `tsne.png`. Beside the pictures stands a number, since pictures are read as one likes: the
-share of images whose nearest other image, by embedding, is of their own class.
+same 50 test images of the same ten classes, chosen by `--seed`, and must have been tested on them;
+their embeddings are drawn side by side in `tsne.png`. Beside the pictures stands a number, since
+pictures are read as one likes: the share of images whose nearest other image, by embedding, is of
+their own class.
 """
 
 import argparse
@@ -23,7 +26,7 @@ from etils import epath
 
 from kd_jax import cli, report
 from kd_jax.config import experiment
-from kd_jax.data import ImageSet
+from kd_jax.data import ImageSet, Source
 from kd_jax.errors import UsageError
 from kd_jax.files import folder, write_atomically
 from kd_jax.weights import load
@@ -51,7 +54,7 @@ def _run(argv: Sequence[str] | None) -> None:
         if name in students:
             raise UsageError(f"Two students are called {name!r}: write NAME=FOLDER for each.")
         students[name] = place
-    chosen = choose(_test_images(next(iter(students.values()))), args)
+    chosen = choose(_common_images(students), args)
     embeddings = {name: _embed(place, chosen.images) for name, place in students.items()}
     rows = [
         [name, f"{100 * neighbours(found, chosen.labels):.1f}"]
@@ -64,8 +67,29 @@ def _run(argv: Sequence[str] | None) -> None:
     print(f"{text}\n\n{workdir / 'tsne.png'}")
 
 
-def _test_images(stage: epath.Path) -> ImageSet:
-    """The test images of the run that a stage belongs to."""
+def _common_images(students: Mapping[str, epath.Path]) -> ImageSet:
+    """The test images of the students' runs, which must be the same for all."""
+    asked = {name: _test_images(stage) for name, stage in students.items()}
+    # the runs of one table name the same images, which are then read once
+    read = {(source, split): source.load(split) for source, split in set(asked.values())}
+    (first, images), *others = ((name, read[what]) for name, what in asked.items())
+    for name, other in others:
+        if other.fingerprint() != images.fingerprint():
+            raise UsageError(
+                f"{name} was tested on other images or classes than {first} ({_words(asked[name])},"
+                f" not {_words(asked[first])}): give students of runs whose data.source and"
+                " data.test_split hold the same images."
+            )
+    return images
+
+
+def _words(source_and_split: tuple[Source, str]) -> str:
+    source, split = source_and_split
+    return f"{split!r} of {source}"
+
+
+def _test_images(stage: epath.Path) -> tuple[Source, str]:
+    """Where the test images of the run lie that a stage belongs to: source and split."""
     path = stage.parent / "config.json"
     try:
         data = experiment(json.loads(path.read_text())).data
@@ -74,7 +98,7 @@ def _test_images(stage: epath.Path) -> ImageSet:
             f"{stage} belongs to no run, since {path} cannot be read ({error}): name the folder of"
             " a finished stage, such as runs/quickstart/student."
         ) from error
-    return data.source.load(data.test_split)
+    return data.source, data.test_split
 
 
 def choose(images: ImageSet, args: argparse.Namespace) -> ImageSet:
@@ -110,6 +134,15 @@ def neighbours(embeddings: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(labels[found[:, 0]] == labels))
 
 
+def colours(number: int) -> list[tuple[float, ...]]:
+    """As many colours, no two alike: Matplotlib's ten, or of more classes those of a rainbow."""
+    from matplotlib import colormaps
+
+    if number <= 10:
+        return [colormaps["tab10"](i) for i in range(number)]
+    return [colormaps["turbo"](share) for share in np.linspace(0, 1, number)]
+
+
 def draw(
     embeddings: Mapping[str, np.ndarray], labels: np.ndarray, args: argparse.Namespace
 ) -> bytes:
@@ -118,6 +151,7 @@ def draw(
     from matplotlib.figure import Figure
     from sklearn.manifold import TSNE
 
+    classes = np.unique(labels)
     perplexity = min(args.perplexity, (len(labels) - 1) / 3)
     figure = Figure(figsize=(4 * len(embeddings), 4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -125,9 +159,8 @@ def draw(
         figure.subplots(1, len(embeddings), squeeze=False)[0], embeddings.items(), strict=True
     ):
         points = TSNE(perplexity=perplexity, random_state=args.seed, init="pca").fit_transform(rows)
-        for place, label in enumerate(np.unique(labels)):
-            of_class = points[labels == label]
-            axes.scatter(*of_class.T, s=8, color=f"C{place}", label=str(label))
+        for label, colour in zip(classes, colours(len(classes)), strict=True):
+            axes.scatter(*points[labels == label].T, s=8, color=colour, label=str(label))
         axes.set(title=name, xticks=[], yticks=[])
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", title="class")
     buffer = io.BytesIO()

@@ -2,13 +2,13 @@
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 from absl import flags, logging
 
-from kd_jax.errors import UsageError
+from kd_jax.errors import UsageError, choices
 from kd_jax.training import Stopped
 
 USAGE = 2
@@ -27,6 +27,42 @@ def parse(values: flags.FlagValues) -> None:
         raise UsageError(f"{_reason(error)} (see --help).") from error
     if len(rest) > 1:
         raise UsageError(f"{' '.join(rest[1:])} is not understood: options start with two dashes.")
+
+
+def require(example: str, *needed: flags.FlagHolder) -> None:
+    """Raises `UsageError` for the first flag without a value; `example` is a command that works."""
+    for flag in needed:
+        if not flag.value:
+            raise UsageError(
+                f"--{flag.name} is missing: type for example `python -m kd_jax.{example}`."
+            )
+
+
+def one_of(flag: flags.FlagHolder, known: Iterable[str]) -> None:
+    """Raises `UsageError` unless a flag has one of the known values."""
+    if flag.value not in known:
+        raise UsageError(
+            f"--{flag.name}={flag.value} is unknown: choose one of {choices(flag.value, known)}."
+        )
+
+
+def height_and_width(flag: flags.FlagHolder) -> tuple[int, int] | None:
+    """A flag such as `--size=112x96`; None if it has no value."""
+    if flag.value is None:
+        return None
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", flag.value):
+        raise UsageError(f"--{flag.name}={flag.value} must be HEIGHTxWIDTH, such as 112x96.")
+    height, width = map(int, flag.value.split("x"))
+    return height, width
+
+
+def probe_sizes(flag: flags.FlagHolder) -> tuple[int | None, ...]:
+    """A flag such as `--probe_sizes=8,12,full`, where `full` becomes None."""
+    if not re.fullmatch(r"(?:[1-9]\d*|full)(?:,(?:[1-9]\d*|full))*", flag.value):
+        raise UsageError(
+            f"--{flag.name}={flag.value} must be heights joined by commas, such as 8,16,full."
+        )
+    return tuple(None if text == "full" else int(text) for text in flag.value.split(","))
 
 
 def config_dict(config: flags.FlagHolder) -> dict[str, Any]:

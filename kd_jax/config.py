@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from kd_jax.building import Values, build, choose, one_of
-from kd_jax.data import SOURCES, Augmentation, Source, check_filter
+from kd_jax.data import (
+    SOURCES,
+    Augmentation,
+    Degradation,
+    Normalisation,
+    Source,
+    check_filter,
+)
 from kd_jax.errors import UsageError
 from kd_jax.methods import METHODS, Method
 from kd_jax.training import EXECUTIONS, OPTIMIZERS, SCHEDULES, Optimizer
@@ -27,6 +34,10 @@ class DataSpec:
         filter: with which lower resolutions are made.
         train_fraction: share of the training images of each class that is used, in all stages.
         subset_seed: of the choice of that share; smaller shares lie within larger ones.
+        stream: decode the training images batch by batch, while others are computed; if not, they
+            lie on every device as a whole.
+        normalisation: mean and deviation of each channel on the scale 0 to 1, of networks that
+            start from random weights; None takes those of the training images.
     """
 
     source: Source
@@ -38,6 +49,8 @@ class DataSpec:
     filter: str = "bicubic"
     train_fraction: float = 1.0
     subset_seed: int = 0
+    stream: bool = False
+    normalisation: Normalisation | None = None
 
     def __post_init__(self):
         check_filter(self.filter)
@@ -56,6 +69,7 @@ class NetworkSpec:
     Attributes:
         name: architecture; None takes that of `init_from`.
         options: of the architecture, as `kd_jax.models.create` takes them.
+        degradation: what happens to some of the images that it sees in training.
         resolution: height of what it sees; None is the stored size, or, where the architecture
             comes from `init_from`, what it saw there.
         frozen: keep its weights as they are.
@@ -68,6 +82,7 @@ class NetworkSpec:
     name: str | None = None
     options: dict = dataclasses.field(default_factory=dict)
     resolution: int | None = None
+    degradation: Degradation | None = None
     frozen: bool = False
     init_from: str | None = None
     init_role: str = "student"
@@ -96,7 +111,8 @@ class StageSpec:
     Attributes:
         networks: by role; the roles are the method's.
         method: what is minimised.
-        optimizers: by group: `default`, or a role's name, or `adapters`.
+        optimizers: by group: `default`, or a trained role's name, or `adapters`, where the method
+            has some that lie under no trained role.
         epochs: length; a fraction is rounded to steps, one at least.
         evaluate_every: epochs between evaluations.
         own_augmentation: every network sees its own augmented copy of the images, not the same.
@@ -121,11 +137,14 @@ class StageSpec:
             if network.frozen != frozen:
                 name = type(self.method).__name__
                 raise ValueError(f"networks.{role}.frozen must be {frozen} for {name}")
-        groups = {"default", "adapters", *self.trained}
+        adapters = (g if g in self.trained else "adapters" for g in self.method.adapter_groups)
+        groups = sorted({"default", *self.trained, *adapters})
         for group in self.optimizers:
             if group not in groups:
                 raise ValueError(
-                    f"optimizers.{group} is not used: the groups are {', '.join(sorted(groups))}"
+                    f"optimizers.{group} is not used by this stage of"
+                    f" {type(self.method).__name__}: leave it out, or name one of the groups"
+                    f" {', '.join(groups)}"
                 )
         if "default" not in self.optimizers:
             raise ValueError("optimizers.default is missing")
@@ -209,6 +228,18 @@ def _optimizer(values: Values, where: str) -> Optimizer:
     return choose(OPTIMIZERS, values, where, **parts)
 
 
+def _part(cls: type, values: Values, key: str, where: str) -> Values:
+    """The values, in which those of one key are made a dataclass; None leaves it out."""
+    if values.get(key) is None:
+        return values
+    where = f"{where}.{key}"
+    return {**values, key: build(cls, _mapping(values[key], where), where)}
+
+
+def _network(values: Values, where: str) -> NetworkSpec:
+    return build(NetworkSpec, _part(Degradation, values, "degradation", where), where)
+
+
 def _stage(values: Values, where: str) -> StageSpec:
     def each(key, make):
         group = _mapping(values.get(key, {}), f"{where}.{key}")
@@ -218,7 +249,7 @@ def _stage(values: Values, where: str) -> StageSpec:
         }
 
     parts = {
-        "networks": each("networks", lambda v, w: build(NetworkSpec, v, w)),
+        "networks": each("networks", _network),
         "optimizers": each("optimizers", _optimizer),
         "method": choose(METHODS, _mapping(values.get("method", {}), where), f"{where}.method"),
     }
@@ -235,18 +266,16 @@ def experiment(config: Values) -> Experiment:
         UsageError: for the first thing that is wrong, with its key and the remedy.
     """
     data = dict(_mapping(config.get("data", {}), "data"))
-    parts: dict[str, Any] = {
-        "source": choose(SOURCES, _mapping(data.pop("source", {}), "data.source"), "data.source")
-    }
-    if "augmentation" in data:
-        augmentation = _mapping(data.pop("augmentation"), "data.augmentation")
-        parts["augmentation"] = build(Augmentation, augmentation, "data.augmentation")
+    source = _mapping(data.get("source", {}), "data.source")
+    data["source"] = choose(SOURCES, source, "data.source")
+    data = _part(Augmentation, data, "augmentation", "data")
+    data = _part(Normalisation, data, "normalisation", "data")
     stages = _mapping(config.get("stages", {}), "stages")
     return build(
         Experiment,
         {
             **config,
-            "data": build(DataSpec, data | parts, "data"),
+            "data": build(DataSpec, data, "data"),
             "stages": {
                 name: _stage(_mapping(values, f"stages.{name}"), f"stages.{name}")
                 for name, values in stages.items()

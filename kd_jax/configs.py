@@ -28,6 +28,7 @@ def base_config(experiment: str) -> ConfigDict:
         "eval_batch_size": 512,
         "augmentation": {"crop_padding": 0, "flip": False},
         "filter": "bicubic",
+        "stream": False,
     }
     return config
 

@@ -6,7 +6,7 @@ import functools
 from etils import epath
 
 from kd_jax.config import Experiment
-from kd_jax.data import ImageSet, view_size
+from kd_jax.data import ImageSet, StoredImages, view_size
 from kd_jax.errors import UsageError
 from kd_jax.files import folder
 from kd_jax.weights import NetworkCard, Weights
@@ -24,11 +24,24 @@ class Networks:
 
     spec: Experiment
     workdir: epath.Path
-    images: ImageSet
+    images: ImageSet | StoredImages
 
     @functools.cached_property
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return self.images.channel_statistics()
+        given, channels = self.spec.data.normalisation, self.images.image_shape[-1]
+        if given is None:
+            return self.images.channel_statistics()
+        mean, deviation = (
+            values * channels if len(values) == 1 else values
+            for values in (given.mean, given.deviation)
+        )
+        if not len(mean) == len(deviation) == channels:
+            raise UsageError(
+                f"data.normalisation has {len(given.mean)} means and {len(given.deviation)}"
+                f" deviations, but the images {channels} channels: give one for each, or one for"
+                " all."
+            )
+        return mean, deviation
 
     def card(self, stage: str, role: str) -> NetworkCard:
         """What the network of a role is.
@@ -38,7 +51,7 @@ class Networks:
         """
         spec = self.spec.stages[stage].networks[role]
         source, where = self._source(stage, role), f"stages.{stage}.networks.{role}"
-        image_size = self.images.images.shape[1:3]
+        image_size = self.images.image_shape[:2]
         if spec.name is None:
             name, options = source.name, {**source.options, **spec.options}
             size = source.size
@@ -77,7 +90,7 @@ class Networks:
         ours = {
             "num_classes": self.images.num_classes,
             "filter": self.spec.data.filter,
-            "channels": self.images.images.shape[-1],
+            "channels": self.images.image_shape[-1],
         }
         theirs = {
             "num_classes": card.num_classes,

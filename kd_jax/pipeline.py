@@ -1,10 +1,11 @@
 """A chain of stages: teacher, assistant, student. Each runs in its own folder, and only once."""
 
+import contextlib
 import copy
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -12,7 +13,8 @@ from jax.experimental import multihost_utils
 
 from kd_jax import report
 from kd_jax.config import experiment
-from kd_jax.devices import any_process, data_mesh, place, replicated
+from kd_jax.data import Feed, Resident, Streamed
+from kd_jax.devices import any_process, data_mesh, replicated
 from kd_jax.errors import UsageError
 from kd_jax.evaluation import accuracy_evaluator
 from kd_jax.files import PathLike, differences, folder, write_atomically
@@ -24,6 +26,7 @@ from kd_jax.training import (
     MetricsLog,
     Progress,
     ProgressLine,
+    Stage,
     StopSignal,
     TrainState,
     dataset_statistics,
@@ -72,7 +75,7 @@ class Run:
         self.mesh = data_mesh(self.spec.num_devices)
         self.plan = Plan(self.spec, self.workdir, self.mesh)
         self._claim_workdir()
-        self._on_device: dict[str, dict[str, jax.Array]] = {}
+        self._feeds: dict[str, Feed] = {}
 
     def run(self) -> dict[str, Any]:
         """Runs every stage that is not finished, and writes the results.
@@ -85,7 +88,8 @@ class Run:
             UsageError: if a stage cannot go on.
         """
         results = []
-        with StopSignal() as stop:
+        with StopSignal() as stop, contextlib.ExitStack() as stack:
+            stack.callback(lambda: [feed.close() for feed in self._feeds.values()])
             for name in self.spec.pipeline:
                 finished = self.workdir / name / FINISHED
                 if not any(any_process(finished.exists())):
@@ -131,15 +135,13 @@ class Run:
                 " restore these values, or choose a new --workdir."
             )
 
-    def _images(self, split: str) -> dict[str, jax.Array]:
-        """The `train` or `test` set on the devices; it is put there once."""
-        if split not in self._on_device:
-            images, whole = getattr(self.plan, split), replicated(self.mesh)
-            self._on_device[split] = {
-                "image": place(images.images, whole),
-                "label": place(images.labels, whole),
-            }
-        return self._on_device[split]
+    def _feed(self, split: str) -> Feed:
+        """The `train` or `test` set; it is put on the devices once."""
+        if split not in self._feeds:
+            streamed = split == "train" and self.spec.data.stream
+            make = Streamed if streamed else Resident
+            self._feeds[split] = make(getattr(self.plan, split), self.mesh)
+        return self._feeds[split]
 
     def _loaded(self, name: str) -> tuple[dict[str, PyTree], dict[str, Any]]:
         """Variables that come from other stages, by role, and their provenance."""
@@ -165,11 +167,13 @@ class Run:
 
     def _start(self, name: str, loaded, checkpoints: Checkpoints, meta) -> tuple:
         """The state to go on from: the newest checkpoint's, or a fresh one."""
-        stage, whole, images = self.plan.stages[name], replicated(self.mesh), self._images("train")
+        stage, whole, feed = self.plan.stages[name], replicated(self.mesh), self._feed("train")
         frozen = {role: loaded[role] for role in stage.frozen}
 
+        example = self.plan.example()
+        shapes = statistics_shapes(stage, frozen, example)
+
         def fresh(loaded, statistics):
-            example = self.plan.example()
             random = {
                 role: init_network(stage, role, example["image"])
                 for role in stage.networks
@@ -179,7 +183,7 @@ class Run:
 
         if checkpoints.latest is None:
             batch_size = self.spec.data.eval_batch_size
-            statistics = dataset_statistics(stage, frozen, images, batch_size, self.mesh)
+            statistics = dataset_statistics(stage, frozen, feed, batch_size, self.mesh, shapes)
             return jax.jit(fresh, out_shardings=whole)(loaded, statistics), Progress()
         changes = differences(checkpoints.read_json(checkpoints.latest, "meta"), meta)
         if changes:
@@ -187,9 +191,37 @@ class Run:
                 f"Stage {name!r} was begun under other conditions: {'; '.join(changes)}; restore"
                 f" them, or delete {self.workdir / name} to train the stage anew."
             )
-        template = jax.eval_shape(fresh, loaded, statistics_shapes(stage, frozen, images))
+        template = jax.eval_shape(fresh, loaded, shapes)
         state, progress = checkpoints.restore(template, whole)
         return state, Progress(**progress)
+
+    def _evaluate(
+        self, stage: Stage, frozen: Mapping[str, PyTree]
+    ) -> Callable[[TrainState], dict[str, float]]:
+        """The evaluation of a stage: the student's metrics, and the others' beside them."""
+
+        def evaluator(roles):
+            return accuracy_evaluator(
+                {role: stage.networks[role] for role in roles},
+                stage.views,
+                self._feed("test"),
+                self.spec.data.eval_batch_size,
+                self.mesh,
+            )
+
+        trained = evaluator(stage.trained)
+        # A frozen network is what it is: one evaluation, when the first is due.
+        known = functools.cache(lambda: evaluator(stage.frozen)(frozen) if frozen else {})
+
+        def evaluate(state: TrainState) -> dict[str, float]:
+            others = known() | trained({role: state.variables(role) for role in stage.trained})
+            found = others.pop("student")
+            for role, metrics in others.items():
+                found |= {f"{metric}/{role}": value for metric, value in metrics.items()}
+                found[f"accuracy_gap/{role}"] = metrics["accuracy"] - found["accuracy"]
+            return found
+
+        return evaluate
 
     def _run_stage(self, name: str, stop: StopSignal) -> dict[str, Any]:
         """Trains a stage from wherever it stands; returns what `stage.json` holds."""
@@ -198,28 +230,8 @@ class Run:
         path.mkdir(exist_ok=True)
         loaded, provenance = self._loaded(name)
         meta = self._meta(name, provenance)
-        evaluate_networks = accuracy_evaluator(
-            {role: stage.networks[role] for role in stage.trained},
-            stage.views,
-            self._images("test"),
-            data.eval_batch_size,
-            self.mesh,
-        )
-
-        def evaluate(state: TrainState) -> dict[str, float]:
-            found = evaluate_networks({role: state.variables(role) for role in stage.trained})
-            others = {
-                f"{metric}/{role}": value
-                for role, metrics in found.items()
-                if role != "student"
-                for metric, value in metrics.items()
-            }
-            gaps = {
-                f"accuracy_gap/{role}": metrics["accuracy"] - found["student"]["accuracy"]
-                for role, metrics in found.items()
-                if role != "student"
-            }
-            return found["student"] | others | gaps
+        frozen = {role: loaded[role] for role in stage.frozen}
+        evaluate = self._evaluate(stage, frozen)
 
         student = spec.optimizers.get("student", spec.optimizers["default"])
         steps, epoch = self.plan.steps(name), self.plan.order.steps_per_epoch
@@ -245,9 +257,8 @@ class Run:
                 line=line,
                 stop=stop,
             )
-            frozen = {role: loaded[role] for role in stage.frozen}
             del loaded  # a trained network's first weights; the state has its own
-            state, progress = loop.run(state, frozen, self._images("train"), progress)
+            state, progress = loop.run(state, frozen, self._feed("train"), progress)
         return {
             "name": name,
             "network": self.plan.networks.card(name, "student").name,

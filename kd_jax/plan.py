@@ -1,5 +1,6 @@
 """What will be trained: every stage built and traced, before anything is computed or written."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -56,7 +57,7 @@ class Plan:
             raise UsageError("execution = 'pmap' runs in one process only: set it to 'jit'.")
         check_divisible(data.batch_size, mesh, "data.batch_size")
         check_divisible(data.eval_batch_size, mesh, "data.eval_batch_size")
-        train, self.test = load_splits(data.source, data.train_split, data.test_split)
+        train, self.test = load_splits(data.source, data.train_split, data.test_split, data.stream)
         self.train = class_fraction(train, data.train_fraction, data.subset_seed)
         self.order = BatchOrder(spec.seed, len(self.train), data.batch_size)
         self.networks = Networks(spec, workdir, self.train)
@@ -73,7 +74,7 @@ class Plan:
     def example(self) -> dict[str, jax.Array]:
         """A batch of the right shapes, and of as many images as there are devices."""
         size = self.mesh.size
-        image = jnp.zeros((size, *self.train.images.shape[1:]), jnp.uint8)
+        image = jnp.zeros((size, *self.train.image_shape), jnp.uint8)
         return {"image": image, "label": jnp.zeros(size, jnp.int32), "index": jnp.arange(size)}
 
     def _stage(self, name: str) -> Stage:
@@ -82,7 +83,8 @@ class Plan:
         modules, views = {}, {}
         for role in spec.networks:
             card = self.networks.card(name, role)
-            views[role] = card.view
+            degradation = spec.networks[role].degradation
+            views[role] = dataclasses.replace(card.view, degradation=degradation)
             try:
                 modules[role] = card.module(axis_name)
             except UsageError as error:
@@ -130,8 +132,8 @@ class Plan:
         def first_step(variables):
             example = self.example()
             frozen = {role: variables[role] for role in stage.frozen}
-            where = jnp.ones(len(example["index"]), bool)
-            statistics = batch_statistics(stage, frozen, example, example["index"], where)
+            rows = {**example, "where": jnp.ones(len(example["index"]), bool)}
+            statistics = batch_statistics(stage, frozen, {}, rows)
             state = init_state(stage, variables, example, statistics)
             return train_step(stage, state, frozen, example)
 

@@ -92,7 +92,7 @@ def write(summary: Mapping[str, Any], workdir: epath.Path) -> None:
         " evaluations, chosen on the same images.\n\n"
         f"Seed {summary['seed']}, {device['count']} x {device['kind']} ({device['platform']}), "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
-        + f".\nLower resolutions by Pillow's {summary['filter']} filter.\n\n"
+        + f".\nLower resolutions by the filter {summary['filter']}.\n\n"
         "![Accuracy and loss of every stage](curves.png)\n",
     )
 

@@ -1,4 +1,7 @@
-"""A whole HORKD chain in seconds: digits and the tiny network. Also a config file for commands."""
+"""A whole HORKD chain in seconds: digits and the tiny network. Also a config file for commands.
+
+`online_config` is one stage of EKD on the same images.
+"""
 
 import small_stage  # noqa: F401 - registers the network "tiny"
 from ml_collections import ConfigDict
@@ -42,4 +45,17 @@ def get_config() -> ConfigDict:
     config.execution = "jit"
     config.num_devices = 1
     config.checkpoint_minutes = 10.0
+    return config
+
+
+def online_config() -> ConfigDict:
+    """Two networks that learn side by side, each with a guided module."""
+    config = get_config()
+    stage = config.stages.teacher.copy_and_resolve_references()
+    stage.method = {"name": "evolutionary"}
+    stage.networks.teacher = {"name": "tiny", "options": {"width": 2.0}}
+    stage.networks.student = {"name": "tiny"}
+    stage.epochs = 1.0
+    config.stages = {"ekd": stage}
+    config.pipeline = ("ekd",)
     return config

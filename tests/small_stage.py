@@ -8,8 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax import models
-from kd_jax.data import Augmentation, BatchOrder, Normalisation, View, Views
-from kd_jax.devices import data_mesh, place, replicated
+from kd_jax.data import (
+    Augmentation,
+    BatchOrder,
+    ImageSet,
+    Normalisation,
+    Resident,
+    View,
+    Views,
+)
+from kd_jax.devices import data_mesh, replicated
 from kd_jax.methods import HybridOrder
 from kd_jax.models import layers
 from kd_jax.training import (
@@ -19,11 +27,13 @@ from kd_jax.training import (
     init_network,
     init_state,
     optimizer_groups,
+    statistics_shapes,
 )
 from kd_jax.training.optimizers import Sgd
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (48, 8, 8, 1), dtype=np.uint8)
 LABELS = (np.arange(48) % 5).astype(np.int32)
+SET = ImageSet(IMAGES, LABELS, 5)
 NORMALISATION = Normalisation((0.5,), (0.25,))
 ORDER = BatchOrder(seed=0, num_examples=48, batch_size=16)
 
@@ -87,27 +97,28 @@ def init(stage):
 def start(stage, mesh):
     """Images on the mesh, variables of the frozen networks, first state."""
     whole = replicated(mesh)
-    images = {"image": place(IMAGES, whole), "label": place(LABELS, whole)}
+    feed = Resident(SET, mesh)
     variables = jax.jit(functools.partial(init, stage), out_shardings=whole)()
     frozen = {role: variables[role] for role in stage.frozen}
-    statistics = dataset_statistics(stage, frozen, images, 16, mesh)
+    shapes = statistics_shapes(stage, frozen, example())
+    statistics = dataset_statistics(stage, frozen, feed, 16, mesh, shapes)
 
     def fresh(variables, statistics):
         return init_state(stage, variables, example(), statistics)
 
-    return images, frozen, jax.jit(fresh, out_shardings=whole)(variables, statistics)
+    return feed, frozen, jax.jit(fresh, out_shardings=whole)(variables, statistics)
 
 
 def train(execution, devices, steps, chunk=1, **options):
     """The state and the metrics after some steps."""
     mesh = data_mesh(devices)
     stage = make_stage(execution, **options)
-    images, frozen, state = start(stage, mesh)
+    feed, frozen, state = start(stage, mesh)
     run = EXECUTIONS[execution](stage, mesh)
     metrics = []
     for step in range(0, steps, chunk):
-        indices = np.stack([ORDER(i) for i in range(step, step + chunk)])
-        state, found = run(state, frozen, images, indices)
+        rows = feed.steps(ORDER, step, chunk)
+        state, found = run(state, frozen, feed.images, rows)
         metrics.append(jax.device_get(found))
     joined = jax.tree.map(lambda *values: np.concatenate(values), *metrics)
     return jax.device_get(state), joined

@@ -48,7 +48,7 @@ def test_lists_stand_for_tuples_and_integers_for_floats():
         (
             "data",
             ...,
-            "data.source.name is missing: choose one of digits, folder, npz, tfds, tiny_imagenet",
+            "data.source.name is missing: choose one of digits, face_folder",
         ),
         ("data.batch_size", ..., "data.batch_size is missing"),
         (
@@ -57,7 +57,7 @@ def test_lists_stand_for_tuples_and_integers_for_floats():
             "data.source.name = 'digit' is unknown: choose one of digits",
         ),
         ("data.source.path", "x", "data.source.path is not used by Digits: its keys are none"),
-        ("data.filter", "cubic", "data.filter 'cubic' is unknown"),
+        ("data.filter", "cubic", "data: filter 'cubic' is unknown"),
         ("data.eval_batch_size", 0, "eval_batch_size must be 1 or more"),
         ("data.augmentation.flp", True, "data.augmentation.flp is not used"),
         ("data.augmentation.crop_padding", -1, "crop_padding must be 0 or more"),
@@ -102,6 +102,30 @@ def test_lists_stand_for_tuples_and_integers_for_floats():
 def test_what_is_wrong_is_named_with_its_key_and_the_remedy(key, value, says):
     with pytest.raises(UsageError, match=re.escape(says)):
         experiment(changed(key, value))
+
+
+@pytest.mark.parametrize(
+    ("method", "used"),
+    [
+        ({}, False),  # the guided modules are in the groups of their networks
+        ({"evolving": False}, True),  # those of a network that is not trained are not
+        ({"evolving": False, "teacher_modules": 0}, False),
+    ],
+)
+def test_an_optimizer_of_adapters_that_there_are_not_is_refused(method, used):
+    values = small_config.online_config().to_dict()
+    stage = values["stages"]["ekd"]
+    stage["method"] |= method
+    stage["optimizers"]["adapters"] = {"name": "sgd", "learning_rate": 0.1}
+    if "evolving" in method:
+        stage["networks"]["teacher"] = {"init_from": "/there", "frozen": True}
+    if used:
+        assert "adapters" in experiment(values).stages["ekd"].optimizers
+        return
+    groups = "default, student" + ("" if method else ", teacher")
+    says = f"optimizers.adapters is not used by .*Evolutionary: leave it out.* groups {groups}"
+    with pytest.raises(UsageError, match=says):
+        experiment(values)
 
 
 @pytest.mark.parametrize("name", ["..", "a/b", "results.json", ""])

@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import small_faces
 from ml_collections import ConfigDict
 
 from kd_jax.config import experiment
@@ -16,8 +17,13 @@ ARGUMENTS = {
     "quickstart.py": ["smoke"],
     "ekd/cifar10.py": [],  # what differs from CIFAR-100's is tested below
     "ekd/cifar100.py": ["smoke,teacher=vgg8,student=resnet8,own_augmentation=true"],
+    "ekd/faces.py": ["smoke,teacher=resnet8,student=resnet8,dtype=float32"],
     "ekd/digits.py": ["smoke,baselines=true,fixed=true"],
     "ekd/tiny_imagenet.py": [],
+    "kdim/casia.py": [],  # the stages of LFW's on other images
+    "kdim/lfw.py": ["smoke,teacher=sphereface4,student=sphereface4,resolution=14"],
+    "kdim/vggface2.py": [],
+    "horkd/faces.py": ["smoke,teacher=resnet8,student=resnet8,dtype=float32"],
     "horkd/cifar100.py": ["smoke", "smoke,student=vgg11,resolution=32,baselines=true"],
 }
 
@@ -65,6 +71,10 @@ def test_a_smoke_run_goes_through_all_stages(name, argument, cifar100_folder, tm
     config["num_devices"] = 1
     if config["data"]["source"]["name"] == "tfds":
         config["data"]["source"]["data_dir"] = cifar100_folder
+    if config["data"]["source"]["name"] == "face_folder":
+        small_faces.write(tmp_path / "faces", scale=16)
+        config["data"]["source"] |= {"path": str(tmp_path / "faces"), "size": None}
+        config["data"] |= {"train_split": "train", "test_split": "test", "batch_size": 8}
     summary = Run(config, tmp_path).run()
     assert [stage["name"] for stage in summary["stages"]] == list(config["pipeline"])
     assert all(np.isfinite(stage["last"]["cross_entropy"]) for stage in summary["stages"])
@@ -108,6 +118,37 @@ def test_other_images_take_the_same_recipe(name, networks, source, padding):
         for network in stage["networks"].values():
             del network["resolution"]
     assert ours == theirs
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "digits", "tiny_imagenet"])
+def test_the_images_of_ekd_may_be_arrays(name):
+    config, _ = get_config(f"ekd/{name}.py", "npz=own_{split}.npz")
+    default, _ = get_config(f"ekd/{name}.py", None)
+    assert config.data.source.to_dict() == {"name": "npz", "path": "own_{split}.npz"}
+    config.data.source = default.data.source
+    assert config.to_dict() == default.to_dict()
+
+
+def test_ekd_trains_on_arrays_of_tiny_imagenets_size(tmp_path):
+    random = np.random.default_rng(0)
+    for split, number in (("train", 128), ("test", 64)):
+        images = random.integers(0, 256, (number, 64, 64, 3), dtype=np.uint8)
+        np.savez(tmp_path / f"tiny_{split}.npz", images=images, labels=np.arange(number) % 3)
+    argument = f"smoke,dtype=float32,teacher=resnet8,student=resnet8,npz={tmp_path}/tiny_{{split}}"
+    config, _ = get_config("ekd/tiny_imagenet.py", f"{argument}.npz")
+    config.num_devices = 1
+    (stage,) = Run(config.to_dict(), tmp_path / "run").run()["stages"]
+    assert stage["resolution"] == 64
+    assert np.isfinite(stage["last"]["cross_entropy"])
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "stem"),
+    [("vgg19", "vgg11", True), ("vgg11", "shufflenet_v1", False), ("resnet50", "vgg8", False)],
+)
+def test_the_first_group_of_a_vgg_is_a_block_where_both_are_vggs(teacher, student, stem):
+    config, _ = get_config("ekd/cifar100.py", f"teacher={teacher},student={student}")
+    assert config.stages.ekd.method.stem is stem
 
 
 def test_a_fixed_teacher_comes_first():

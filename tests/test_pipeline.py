@@ -6,6 +6,7 @@ import shutil
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import small_config
 
@@ -126,7 +127,7 @@ def test_a_trained_student_works_anywhere(finished):
         load(workdir / "nothing")
 
 
-def interrupted(workdir, monkeypatch, saves):
+def interrupted(workdir, monkeypatch, saves, values=None):
     """Runs until the given number of checkpoints is written, then is gone without a word."""
 
     class Killed(BaseException):
@@ -144,7 +145,13 @@ def interrupted(workdir, monkeypatch, saves):
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Checkpoints, "save", limited)
-        Run(config(), workdir).run()
+        Run(values or config(), workdir).run()
+
+
+def logs(workdir, stage):
+    """What must not depend on how often a stage was stopped, of its whole way."""
+    lines = (workdir / stage / "metrics.jsonl").read_text().splitlines()
+    return [{**json.loads(line), "images_per_second": None} for line in lines]
 
 
 @pytest.mark.parametrize("saves", [2, 6])
@@ -155,13 +162,47 @@ def test_an_interrupted_run_ends_bit_for_bit_as_if_it_had_not_been(
     assert not (tmp_path / "results.json").exists()
     assert numbers(Run(config(), tmp_path).run()) == numbers(finished[1])
     for stage in ("teacher", "student"):
-        logs = [
-            [json.loads(line) for line in (w / stage / "metrics.jsonl").read_text().splitlines()]
-            for w in (tmp_path, finished[0])
-        ]
-        for entry in (*logs[0], *logs[1]):
-            del entry["images_per_second"]
-        assert logs[0] == logs[1]
+        assert logs(tmp_path, stage) == logs(finished[0], stage)
+
+
+@pytest.fixture(scope="module")
+def online(tmp_path_factory):
+    """Folder and results of a run of EKD that was never stopped."""
+    workdir = tmp_path_factory.mktemp("online")
+    return workdir, Run(small_config.online_config().to_dict(), workdir).run()
+
+
+def test_an_interrupted_online_stage_ends_bit_for_bit_too(online, tmp_path, monkeypatch):
+    often = small_config.online_config().to_dict() | {"checkpoint_minutes": 1e-9}
+    interrupted(tmp_path, monkeypatch, 3, often)  # between two evaluations
+    with Checkpoints(tmp_path / "ekd" / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.latest % 5
+    again = Run(small_config.online_config().to_dict(), tmp_path).run()
+    assert numbers(again) == numbers(online[1])
+    assert {"accuracy/teacher", "accuracy_gap/teacher"} < set(again["stages"][0]["last"])
+    assert logs(tmp_path, "ekd") == logs(online[0], "ekd")
+    for role in ("teacher", "student"):
+        ours, theirs = (load(w / "ekd", role=role).variables for w in (tmp_path, online[0]))
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_only_the_backbone_of_an_online_student_remains(online):
+    workdir, summary = online
+    network = load(workdir / "ekd")
+    bare = network.network.init(jax.random.key(0), np.zeros((1, 8, 8, 1), np.float32), train=False)
+    assert jax.tree.map(np.shape, network.variables) == jax.tree.map(np.shape, bare)
+    # not even in what was saved: `load` reads only what it looks for
+    saved = workdir / "ekd" / "checkpoints" / "10"
+    stored = ocp.StandardCheckpointHandler().metadata(saved / "network_student").tree
+    is_array = lambda x: hasattr(x, "shape") and hasattr(x, "dtype")  # noqa: E731
+    assert jax.tree.map(lambda x: x.shape, stored, is_leaf=is_array) == jax.tree.map(np.shape, bare)
+    assert "module1" in (saved / "adapters" / "_METADATA").read_text()
+    size = sum(leaf.size for leaf in jax.tree.leaves(network.variables["params"]))
+    assert size == summary["stages"][0]["params"]
+    images = Digits().load("test[:50]")
+    predicted = np.asarray(jax.jit(network)(images.images).logits).argmax(-1)
+    accuracy = summary["stages"][0]["last"]["accuracy"]
+    assert np.mean(predicted == images.labels) == pytest.approx(accuracy)
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 8), (8, 1)])

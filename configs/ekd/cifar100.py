@@ -26,14 +26,15 @@ after every block but the last. The paper's accuracies of the student in per cen
 The paper's recipe: SGD, batch 64, 0.1 times 0.1 at epochs 75, 130 and 180 of 200, T = 4, seed 5;
 weight decay and augmentation, which it does not give, are RepDistiller's.
 
-Arguments: `teacher`, `student`, `resolution` (of both networks, as in Fig. 6), `fraction` of the
-training images of each class (Fig. 7, where KD's teacher sees all of them: there it is the stage of
-a run of its own), `teacher_modules` and `student_modules` (-1 is one after
-every block but the last; Fig. 4, Table V), `fixed=true` (a teacher trained beforehand, as in the
-rows of Table V without ET), `baselines=true` (both networks alone, and KD), `own_augmentation=true`
-(each network sees its own augmented copy of the images), `width` of all networks, `epochs` (the
-milestones move along), `dtype` of the computation, and `smoke`. Every weight and reading of the
-method can be set: `--config.stages.ekd.method.cross_stream=teacher`.
+Arguments: `teacher`, `student`, `resolution` (of both networks, as in Fig. 6), `npz` (files that
+the images are read from, such as `cifar100_{split}.npz`), `fraction` of the training images of each
+class (Fig. 7, where KD's teacher sees all of them: there it is the stage of a run of its own),
+`teacher_modules` and `student_modules` (-1 is one after every block but the last; Fig. 4, Table V),
+`fixed=true` (a teacher trained beforehand, as in the rows of Table V without ET), `baselines=true`
+(both networks alone, and KD), `own_augmentation=true` (each network sees its own augmented copy of
+the images), `width` of all networks, `epochs` (the milestones move along), `dtype` of the
+computation, and `smoke`. Every weight and reading of the method can be set:
+`--config.stages.ekd.method.cross_stream=teacher`.
 """
 
 from typing import Any
@@ -42,6 +43,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from kd_jax.configs import base_config, frozen, parse_argument, stage, step_sgd
+from kd_jax.models import vgg
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
@@ -51,7 +53,13 @@ def get_config(argument: str | None = None) -> ConfigDict:
 
 
 def ekd(
-    argument: str | None, source: dict[str, Any], *, size: int = 32, flip: bool = True, **defaults
+    argument: str | None,
+    source: dict[str, Any],
+    *,
+    size: int = 32,
+    flip: bool = True,
+    crop: bool = True,
+    **defaults,
 ) -> ConfigDict:
     """The experiment on other images.
 
@@ -60,12 +68,14 @@ def ekd(
         source: of the images.
         size: their height.
         flip: mirroring leaves them what they are.
+        crop: so does moving them by an eighth of their height.
         **defaults: of the arguments, where they differ from CIFAR-100's.
     """
     known = {
         "teacher": "resnet50",
         "student": "resnet18",
         "resolution": size,
+        "npz": "",
         "fraction": 1.0,
         "teacher_modules": -1,
         "student_modules": -1,
@@ -83,11 +93,11 @@ def ekd(
     name = source.get("dataset", source["name"])
     config = base_config(f"ekd_{name}_{arg.teacher}_{arg.student}")
     config.seed = 5
-    config.data.source = source
+    config.data.source = {"name": "npz", "path": arg.npz} if arg.npz else source
     config.data.train_fraction = arg.fraction
     config.data.batch_size = 64
     config.data.eval_batch_size = 1024
-    config.data.augmentation = {"crop_padding": size // 8, "flip": flip}
+    config.data.augmentation = {"crop_padding": size // 8 if crop else 0, "flip": flip}
     if arg.smoke:
         config.data.train_split, config.data.test_split = "train[:128]", "test[:64]"
         config.data.eval_batch_size = 64
@@ -99,7 +109,7 @@ def ekd(
         "teacher_modules": arg.teacher_modules if arg.teacher_modules >= 0 else None,
         "student_modules": arg.student_modules if arg.student_modules >= 0 else None,
         # the first group of a VGG is a block as the others are
-        "stem": arg.teacher.startswith("vgg") and arg.student.startswith("vgg"),
+        "stem": {arg.teacher, arg.student} <= vgg.NETWORKS.keys(),
         "hard_weight": 1.0,
         "soft_weight": 1.0,
         "feature_weight": 1.0,

@@ -22,6 +22,8 @@ move along), `dtype` of the computation, `l1` (weight of eq. 2), `method=soft_ta
 of HORKD), `baselines=true` (the student alone, and distilled without the assistant), and `smoke`.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -30,26 +32,51 @@ from kd_jax.configs import base_config, frozen, parse_argument, stage, step_sgd
 
 def get_config(argument: str | None = None) -> ConfigDict:
     """The experiment."""
-    arg = parse_argument(
-        argument,
-        student="resnet18",
-        resolution=16,
-        teacher="resnet50",
-        width=1.0,
-        epochs=200,
-        dtype="bfloat16",
-        method=("hybrid_order", "soft_targets"),
-        l1=0.0,
-        baselines=False,
-    )
+    source = {"name": "tfds", "dataset": "cifar100", "data_dir": placeholder(str)}
+    return horkd(argument, source)
+
+
+def horkd(
+    argument: str | None,
+    source: dict[str, Any],
+    *,
+    size: int = 32,
+    crop: bool = True,
+    stream: bool = False,
+    **defaults,
+) -> ConfigDict:
+    """The experiment on other images.
+
+    Args:
+        argument: of the config.
+        source: of the images.
+        size: their height, and that of what teacher and assistant see.
+        crop: moving the images by an eighth of their height leaves them what they are.
+        stream: decode the images as they are needed.
+        **defaults: of the arguments, where they differ from CIFAR-100's.
+    """
+    known = {
+        "student": "resnet18",
+        "resolution": 16,
+        "teacher": "resnet50",
+        "width": 1.0,
+        "epochs": 200,
+        "dtype": "bfloat16",
+        "method": ("hybrid_order", "soft_targets"),
+        "l1": 0.0,
+        "baselines": False,
+    }
+    arg = parse_argument(argument, **known | defaults)
     if arg.smoke:
         arg.width, arg.epochs = 0.05, 1
 
-    config = base_config(f"{arg.method}_cifar100_{arg.student}_{arg.resolution}")
-    config.data.source = {"name": "tfds", "dataset": "cifar100", "data_dir": placeholder(str)}
+    name = source.get("dataset", source["name"])
+    config = base_config(f"{arg.method}_{name}_{arg.student}_{arg.resolution}")
+    config.data.source = source
+    config.data.stream = stream
     config.data.batch_size = 64
     config.data.eval_batch_size = 1024
-    config.data.augmentation = {"crop_padding": 4, "flip": True}
+    config.data.augmentation = {"crop_padding": size // 8 if crop else 0, "flip": True}
     if arg.smoke:
         config.data.train_split, config.data.test_split = "train[:128]", "test[:64]"
         config.data.eval_batch_size = 64
@@ -81,10 +108,10 @@ def get_config(argument: str | None = None) -> ConfigDict:
     def train(method, **networks):
         return stage(method, optimizers, arg.epochs, **networks)
 
-    assistant, student = (network(arg.student, size) for size in (32, arg.resolution))
-    low = arg.resolution != 32
+    assistant, student = (network(arg.student, height) for height in (size, arg.resolution))
+    low = arg.resolution != size
     stages = {
-        "teacher": train(supervised, student=network(arg.teacher, 32)),
+        "teacher": train(supervised, student=network(arg.teacher, size)),
         "assistant": train(distil, teacher=frozen("teacher"), student=assistant),
     }
     if low:

@@ -10,13 +10,13 @@ for each other, so that other programs slow it more than XLA. PyTorch is optiona
 
 import argparse
 import functools
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from timing import fastest
 
 from kd_jax import models
 from kd_jax.models import convolution
@@ -48,17 +48,6 @@ def main() -> None:
     if args.layers:
         print()
         layers(args.batch, args.repeats)
-
-
-def fastest(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Milliseconds of each run, the least of `repeats`, after one that warms up."""
-    times = {name: [] for name in runs}
-    for _ in range(1 + repeats):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: min(each[1:]) for name, each in times.items()}
 
 
 # ---------------------------------------------------------------------------------- networks

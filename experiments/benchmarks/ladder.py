@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax import losses
+from kd_jax.data import Feed, Resident, batch_of
 from kd_jax.devices import place, replicated, split
 from kd_jax.methods import Adapters
 from kd_jax.pipeline import Run
@@ -26,6 +27,7 @@ from kd_jax.training import (
     dataset_statistics,
     init_network,
     init_state,
+    statistics_shapes,
 )
 from kd_jax.training.execution import chunk, fused_steps
 from kd_jax.training.stage import ADAPTERS, named_key
@@ -55,15 +57,11 @@ def ladder(run: Run, name: str, steps: int) -> tuple[dict[str, Rung], float | No
         update, the metrics and the transfer of the indices; "loop", the host's loop.
         And the operations that the networks take in a step on each device, if XLA can say.
     """
-    stage, order = run.plan.stages[name], run.plan.order
-    whole, batches = replicated(run.mesh), split(run.mesh)
-    images = {
-        "image": place(run.plan.train.images, whole),
-        "label": place(run.plan.train.labels, whole),
-    }
-    fresh, frozen = _start(stage, run, images)
-    index = place(order(0), batches)
-    batch = {key: jax.device_put(array[index], batches) for key, array in images.items()}
+    stage, order, batches = run.plan.stages[name], run.plan.order, split(run.mesh)
+    feed = Resident(run.plan.train, run.mesh)
+    fresh, frozen = _start(stage, run)
+    rows = {"index": place(order(0), batches)}
+    batch = jax.jit(batch_of, out_shardings=batches)(feed.images, rows)
     views = jax.jit(stage.views.evaluation, out_shardings=batches)(batch["image"])
 
     networks = jax.jit(functools.partial(_gradients, stage, _cross_entropy(stage)))
@@ -71,32 +69,63 @@ def ladder(run: Run, name: str, steps: int) -> tuple[dict[str, Rung], float | No
     viewed = jax.jit(functools.partial(_viewed, stage))
     run_steps = EXECUTIONS["jit"](stage, run.mesh)
     state = fresh()
-    ready = state, frozen, views, {**batch, "index": index}
+    ready = state, frozen, views, batch
     # of the program as written: in the compiled one a GPU's convolutions are opaque calls
     cost = networks.lower(*ready).cost_analysis() or {}
     flops = cost["flops"] / run.mesh.size if "flops" in cost else None
     return {
         "networks": lambda: _repeat(steps, networks, *ready),
         "losses": lambda: _repeat(steps, method, *ready),
-        "data and views": lambda: _repeat(steps, viewed, state, frozen, images, index),
-        "optimizer": _stepping(run, run_steps, steps, fresh(), frozen, images),
-        "loop": _looping(run, run_steps, steps, fresh(), frozen, images),
+        "data and views": lambda: _repeat(steps, viewed, state, frozen, feed.images, rows),
+        "optimizer": _stepping(run, run_steps, steps, fresh(), frozen, feed),
+        "loop": _looping(run, run_steps, steps, fresh(), frozen, feed),
     }, flops
 
 
-def _start(stage: Stage, run: Run, images) -> tuple[Callable[[], TrainState], dict[str, Any]]:
+def loop(run: Run, name: str, steps: int) -> tuple[Rung, int]:
+    """The last rung alone, and the memory that its step needs.
+
+    Args:
+        run: has checked and made everything; it does not run itself.
+        name: of a stage.
+        steps: of one call.
+
+    Returns:
+        The program, and the bytes that each device holds at once in a step, by XLA's analysis: the
+        training set, networks, optimizer and all that lies between. It is the same on all devices
+        of a kind; a device's own high-water mark would be that of all stages before it too.
+    """
+    stage, feed = run.plan.stages[name], Resident(run.plan.train, run.mesh)
+    fresh, frozen = _start(stage, run)
+    run_steps, state = EXECUTIONS["jit"](stage, run.mesh), fresh()
+    rows = feed.steps(run.plan.order, 0, 1)
+    # the state is used up on accelerators, as `run_steps` does by itself
+    used_up = () if jax.default_backend() == "cpu" else (0,)
+    step = jax.jit(lambda *arguments: run_steps(*arguments, rows), donate_argnums=used_up)
+    needs = step.lower(state, frozen, feed.images).compile().memory_analysis()
+    memory = (
+        needs.argument_size_in_bytes
+        + needs.temp_size_in_bytes
+        + needs.output_size_in_bytes
+        - needs.alias_size_in_bytes
+    )
+    return _looping(run, run_steps, steps, state, frozen, feed), memory
+
+
+def _start(stage: Stage, run: Run) -> tuple[Callable[[], TrainState], dict[str, Any]]:
     """A function that makes first states, and the variables of the frozen networks."""
-    whole, size = replicated(run.mesh), run.mesh.size
-    example = {key: array[:size] for key, array in images.items()}
-    example["index"] = np.arange(size, dtype=np.int32)
+    whole, example = replicated(run.mesh), run.plan.example()
 
     def networks():
         return {role: init_network(stage, role, example["image"]) for role in stage.networks}
 
     variables = jax.jit(networks, out_shardings=whole)()
     frozen = {role: variables[role] for role in stage.frozen}
-    few = {key: array[:1000] for key, array in images.items()}  # random images are all alike
-    statistics = dataset_statistics(stage, frozen, few, run.plan.order.batch_size, run.mesh)
+    train = run.plan.train
+    some = np.arange(min(1000, len(train)))  # random images are all alike
+    few = Resident(train.keep(some), run.mesh)
+    shapes, size = statistics_shapes(stage, frozen, example), run.plan.order.batch_size
+    statistics = dataset_statistics(stage, frozen, few, size, run.mesh, shapes)
     state = jax.jit(functools.partial(init_state, stage), out_shardings=whole)
     return lambda: state(variables, example, statistics), frozen
 
@@ -158,23 +187,24 @@ def _method(stage: Stage):
     return objective
 
 
-def _viewed(stage: Stage, state: TrainState, frozen, images, index):
-    batch = {"image": images["image"][index], "label": images["label"][index], "index": index}
+def _viewed(stage: Stage, state: TrainState, frozen, images, rows):
+    batch = batch_of(images, rows)
     key = jax.random.fold_in(named_key(stage.seed, "step"), state.step)
-    rows = jnp.arange(len(index), dtype=jnp.int32)
-    views = stage.views.training(key, batch["image"], rows)
+    places = jnp.arange(len(batch["index"]), dtype=jnp.int32)
+    views = stage.views.training(key, batch["image"], places)
     return _gradients(stage, _method(stage), state, frozen, views, batch)
 
 
-def _stepping(run: Run, run_steps, steps: int, state, frozen, images) -> Rung:
+def _stepping(run: Run, run_steps, steps: int, state, frozen, feed: Feed) -> Rung:
     count = chunk(0, steps, 0, fused_steps())
-    indices = np.stack([run.plan.order(step) for step in range(count)])
+    rows = feed.steps(run.plan.order, 0, count)
 
     def rung():
         nonlocal state
         pending = deque()
         for done in range(0, steps, count):
-            state, metrics = run_steps(state, frozen, images, indices[: steps - done])
+            some = {key: array[: steps - done] for key, array in rows.items()}
+            state, metrics = run_steps(state, frozen, feed.images, some)
             pending.append(metrics)
             if len(pending) > 1:
                 jax.block_until_ready(pending.popleft())
@@ -198,7 +228,7 @@ class _Unsaved:
         return False
 
 
-def _looping(run: Run, run_steps, steps: int, state, frozen, images) -> Rung:
+def _looping(run: Run, run_steps, steps: int, state, frozen, feed: Feed) -> Rung:
     progress, end = Progress(), 0
     log = MetricsLog(run.workdir / "metrics.jsonl", step=0, enabled=False)
     line = ProgressLine("benchmark", steps, run.plan.order.batch_size, enabled=False)
@@ -222,6 +252,6 @@ def _looping(run: Run, run_steps, steps: int, state, frozen, images) -> Rung:
                 line=line,
                 stop=stop,
             )
-            state, progress = loop.run(state, frozen, images, progress)
+            state, progress = loop.run(state, frozen, feed, progress)
 
     return rung

@@ -83,11 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.command(lambda: _run(_parse(argv)))
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parser(doc: str) -> argparse.ArgumentParser:
+    """The options of what measures whole stages."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--method", choices=list(METHODS), default="hybrid_order")
     parser.add_argument("--network", default="resnet18", help="of the student")
     parser.add_argument("--teacher", help="of EKD (default: the student's network)")
     parser.add_argument("--width", type=float, default=1.0, help="of both")
@@ -98,10 +98,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", help="default: float32 on the CPU, else bfloat16")
     parser.add_argument("--devices", type=int, help="default: all")
     parser.add_argument("--images", type=int, default=50_000, help="in the training set")
-    parser.add_argument("--torch", action="store_true", help="compare with PyTorch")
-    args = parser.parse_args(argv)
-    if args.torch:  # otherwise JAX takes most of a GPU's memory at once
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    return parser
+
+
+def settle(args: argparse.Namespace) -> argparse.Namespace:
+    """Fills in the defaults that depend on the device or on other options."""
     on_cpu = jax.default_backend() == "cpu"
     args.teacher = args.teacher or args.network
     args.steps = args.steps or (3 if on_cpu else 100)
@@ -109,10 +110,21 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    options = parser(__doc__)
+    options.add_argument("--method", choices=list(METHODS), default="hybrid_order")
+    options.add_argument("--torch", action="store_true", help="compare with PyTorch")
+    args = options.parse_args(argv)
+    if args.torch:  # otherwise JAX takes most of a GPU's memory at once
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    return settle(args)
+
+
 def _run(args: argparse.Namespace) -> None:
     torch_loop = _torch_loop(args) if args.torch else None
     with tempfile.TemporaryDirectory() as folder:
-        run, name = _experiment(args, Path(folder))
+        run = experiment(args, Path(folder), METHODS[args.method].config)
+        name = run.spec.pipeline[-1]
         rungs, flops = ladder.ladder(run, name, args.steps)
         if torch_loop:
             rungs["PyTorch"] = _torch_rung(torch_loop, run, name, args)
@@ -128,26 +140,26 @@ def _run(args: argparse.Namespace) -> None:
         print(f"Load of the machine's {os.cpu_count()} cores: {load} (1, 5, 15 minutes).")
 
 
-def _experiment(args: argparse.Namespace, folder: Path) -> tuple[Run, str]:
-    """The config's stage on random images, checked and made, and its name."""
+def experiment(args: argparse.Namespace, folder: Path, config: str, *more_arguments: str) -> Run:
+    """A config's stages on random images, checked and made."""
     ladder.write_images(folder / "images.npz", args.images)
-    path = Path(__file__).parents[2] / "configs" / METHODS[args.method].config
+    path = Path(__file__).parents[2] / "configs" / config
     argument = (
         f"student={args.network},teacher={args.teacher},resolution={args.resolution}"
         f",width={args.width},dtype={args.dtype}"
     )
-    config = runpy.run_path(str(path))["get_config"](argument).to_dict()
-    config["data"] |= {
+    argument = ",".join([argument, *more_arguments])
+    values = runpy.run_path(str(path))["get_config"](argument).to_dict()
+    values["data"] |= {
         "source": {"name": "npz", "path": str(folder / "images.npz")},
         "test_split": "train[:1]",
         "batch_size": args.batch,
         "eval_batch_size": args.batch,
     }
-    config["num_devices"] = args.devices
-    name = list(config["stages"])[-1]
-    for stage in config["stages"].values():  # nothing can be learnt here, so nothing may diverge
+    values["num_devices"] = args.devices
+    for stage in values["stages"].values():  # nothing can be learnt here, so nothing may diverge
         stage["optimizers"]["default"]["learning_rate"] = 1e-4
-    return Run(config, folder / "run"), name
+    return Run(values, folder / "run")
 
 
 # ------------------------------------------------------------------------------- measurement

@@ -39,6 +39,8 @@ class Method:
     """Names of the networks that a stage with this method has; `student` is among them."""
     frozen_roles: ClassVar[tuple[str, ...]] = ()
     """Those that must be frozen: nothing here would train them."""
+    adapter_groups: ClassVar[tuple[str, ...]] = ("adapters",)
+    """Optimizer groups of the adapters; the name of a frozen role stands for `adapters`."""
 
     def statistics(self, outputs: Mapping[str, Outputs], batch: Batch, where: jax.Array) -> PyTree:
         """What the method wants to know of the whole training set before the first step.

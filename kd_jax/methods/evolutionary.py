@@ -89,6 +89,11 @@ class Evolutionary(Method):
         """The teacher, unless it evolves."""
         return () if self.evolving else ("teacher",)
 
+    @property
+    def adapter_groups(self) -> tuple[str, ...]:
+        """The streams with modules; the maps between features are the student's."""
+        return tuple(role for role in self.roles if getattr(self, f"{role}_modules") != 0)
+
     def init(self, key, outputs, batch, statistics):
         """The guided modules, and the maps between features of different widths, by stream."""
         del batch, statistics
@@ -191,19 +196,27 @@ class Evolutionary(Method):
         self, role: str, outputs: Outputs, axis_name: str | None = None
     ) -> dict[str, tuple[GuidedModule, jax.Array]]:
         """Guided modules and their inputs; `module1` stands before the last block."""
-        blocks = outputs.maps
+        key, blocks = f"method.{role}_modules", outputs.maps
+        count = getattr(self, f"{role}_modules")
+        if count == 0:
+            return {}
         if self.stem:
             if outputs.stem is None:
                 raise UsageError(
                     f"method.stem = True, but the {role} tells no stem: set it to False."
                 )
             blocks = (outputs.stem, *blocks)
-        count = getattr(self, f"{role}_modules")
-        count = len(blocks) - 1 if count is None else count
-        if count >= max(1, len(blocks)):
+        if not blocks or any(x.ndim != 4 for x in blocks):
+            shapes = " and ".join(str(list(x.shape)) for x in blocks) or "none"
             raise UsageError(
-                f"method.{role}_modules = {count} is more than this network can have: it has"
-                f" {len(blocks)} blocks, and the last needs none; choose 0 to {len(blocks) - 1}."
+                f"{key} = {count}, but guided modules need maps [N, H, W, C] and the {role} returns"
+                f" {shapes}: set it to 0, or take another network."
+            )
+        count = len(blocks) - 1 if count is None else count
+        if count >= len(blocks):
+            raise UsageError(
+                f"{key} = {count} is more than this network can have: it has {len(blocks)} blocks,"
+                f" and the last needs none; choose 0 to {len(blocks) - 1}."
             )
         # A network may widen its last map before it pools it, as ShuffleNetV2 does.
         shape = (*blocks[-1].shape[1:3], outputs.embedding.shape[-1])

@@ -27,6 +27,7 @@ class SoftTargets(Method):
 
     roles: ClassVar[tuple[str, ...]] = ("teacher", "student")
     frozen_roles: ClassVar[tuple[str, ...]] = ("teacher",)
+    adapter_groups: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):
         check_weights(self)

@@ -6,32 +6,33 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
+from kd_jax.data import Rows, batch_of
 from kd_jax.devices import AXIS, place, replicated, split
 from kd_jax.training.stage import Stage, TrainState, train_step
 
 PyTree = Any
 RunSteps = Callable[
-    [TrainState, Mapping[str, PyTree], Mapping[str, jax.Array], np.ndarray],
+    [TrainState, Mapping[str, PyTree], Mapping[str, jax.Array], Rows],
     tuple[TrainState, dict[str, jax.Array]],
 ]
-"""`(state, frozen, images, indices [K, N]) -> (state, metrics [K])`; `state` is used up."""
+"""`(state, frozen, images, rows [K, N, ...]) -> (state, metrics [K])`; `state` is used up. `images`
+lie on the devices, `rows` on the host: see `kd_jax.data.Feed`."""
 
 
-def _run_steps(stage: Stage, axis_name, constrain, state, frozen, images, indices):
-    """K steps over a set that lies on the device; `indices` `[K, N]` picks the batches."""
+def _run_steps(stage: Stage, axis_name, constrain, state, frozen, images, rows):
+    """K steps, each with its rows."""
 
-    def body(state, index):
-        batch = {"image": images["image"][index], "label": images["label"][index], "index": index}
-        return train_step(stage, state, frozen, constrain(batch), axis_name)
+    def body(state, rows):
+        batch = constrain(batch_of(images, rows))
+        return train_step(stage, state, frozen, batch, axis_name)
 
-    if len(indices) == 1:  # a loop of one would still cost XLA its view across the body
-        state, metrics = body(state, indices[0])
+    if len(rows["index"]) == 1:  # a loop of one would still cost XLA its view across the body
+        state, metrics = body(state, jax.tree.map(lambda array: array[0], rows))
         return state, jax.tree.map(lambda value: value[None], metrics)
-    return lax.scan(body, state, indices)
+    return lax.scan(body, state, rows)
 
 
 def _donated() -> tuple[int, ...]:
@@ -56,8 +57,9 @@ def jit_steps(stage: Stage, mesh: Mesh) -> RunSteps:
         donate_argnums=_donated(),
     )
 
-    def run_steps(state, frozen, images, indices):
-        return run(state, frozen, images, place(indices, split(mesh, axis=1)))
+    def run_steps(state, frozen, images, rows):
+        placed = {name: place(array, split(mesh, axis=1)) for name, array in rows.items()}
+        return run(state, frozen, images, placed)
 
     return run_steps
 
@@ -77,10 +79,13 @@ def pmap_steps(stage: Stage, mesh: Mesh) -> RunSteps:
         devices=mesh.devices.ravel().tolist(),
     )
 
-    def run_steps(state, frozen, images, indices):
-        steps, batch_size = indices.shape
-        shares = indices.reshape(steps, mesh.size, batch_size // mesh.size).swapaxes(0, 1)
-        return run(state, frozen, images, jnp.asarray(shares))
+    def shares(array):
+        steps, batch_size, *rest = array.shape
+        cut = array.reshape(steps, mesh.size, batch_size // mesh.size, *rest)
+        return jnp.asarray(cut.swapaxes(0, 1))
+
+    def run_steps(state, frozen, images, rows):
+        return run(state, frozen, images, jax.tree.map(shares, rows))
 
     return run_steps
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kd_jax.data import BatchOrder
+from kd_jax.data import BatchOrder, Feed
 from kd_jax.devices import any_process
 from kd_jax.errors import UsageError
 from kd_jax.training.checkpoints import Checkpoints
@@ -100,7 +100,7 @@ class Loop:
         self,
         state: TrainState,
         frozen: Mapping[str, PyTree],
-        images: Mapping[str, jax.Array],
+        feed: Feed,
         progress: Progress,
     ) -> tuple[TrainState, Progress]:
         """Trains from wherever `state` stands to the end.
@@ -108,7 +108,7 @@ class Loop:
         Args:
             state: to start from; it is used up.
             frozen: variables of the frozen networks.
-            images: the training set on the devices, `image` and `label`.
+            feed: the training set.
             progress: what goes with `state`.
 
         Returns:
@@ -120,7 +120,8 @@ class Loop:
         """
         step = saved_step = int(state.step)
         started = saved = time.monotonic()
-        before, fused = progress.seconds, fused_steps()
+        before = progress.seconds
+        fused = min(fused_steps(), feed.most_steps(self.order))
         pending = collections.deque()
 
         def drain(keep: int) -> None:
@@ -171,8 +172,8 @@ class Loop:
             if (size := chunk(step, end, start, fused)) != count:
                 self.line.pause()  # the next call compiles
                 count = size
-            indices = np.stack([self.order(i) for i in range(step, step + count)])
-            state, metrics = self.run_steps(state, frozen, images, indices)
+            rows = feed.steps(self.order, step, count)
+            state, metrics = self.run_steps(state, frozen, feed.images, rows)
             step += count
             pending.append((step, metrics))
             drain(1)

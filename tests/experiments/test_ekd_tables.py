@@ -4,6 +4,8 @@ import json
 import pytest
 
 from kd_jax.config import experiment
+from kd_jax.data.folders import TinyImageNet
+from kd_jax.data.sources import Npz
 from kd_jax.methods import Evolutionary, SoftTargets, Supervised
 
 
@@ -14,11 +16,11 @@ def ekd(script):
 
 def options(**values):
     known = ("width", "epochs", "dtype", "smoke", "data_dir", "train_split")
-    return argparse.Namespace(**dict.fromkeys(known), seed=5, path="tiny", **values)
+    return argparse.Namespace(**dict.fromkeys(known) | {"path": "tiny", **values})
 
 
-def specification(ekd, cell):
-    config = ekd._config(cell, options())
+def specification(ekd, cell, **values):
+    config = ekd._config(cell, 5, options(**values))
     before = cell.fixed_teacher
     values = ekd.tables.one_stage(config, cell.stage, teacher="/there" if before else None)
     return experiment(values)
@@ -70,19 +72,46 @@ def test_figure_7_takes_less_from_the_student_only(ekd):
         assert before is None or specification(ekd, before).data.train_fraction == 1
 
 
-def test_tables_share_their_cells_and_print_beside_the_papers(ekd, tmp_path, capsys, monkeypatch):
+def test_tiny_imagenet_may_be_a_folder_or_arrays(ekd):
+    (row, *_) = ekd.TABLES["fig3"]
+    assert specification(ekd, row.cell).data.source == TinyImageNet("tiny")
+    path = "tiny_{split}.npz"
+    assert specification(ekd, row.cell, path=path).data.source == Npz(path)
+
+
+@pytest.fixture
+def trained(ekd, monkeypatch):
+    """Folders of what would have been trained; accuracies grow with the seed."""
     trained = []
 
     def run(values, place):
-        (name,) = values["pipeline"]
-        trained.append(str(place.name))
+        (name,), seed = values["pipeline"], values["seed"]
+        assert place.parent.name == f"seed_{seed}"
+        trained.append((seed, place.name))
         json.dumps(values)
-        metrics = {"accuracy": 0.8, "accuracy/teacher": 0.825}
-        return ekd.tables.Result(
-            "net", 32, 0.8, metrics if name == "ekd" else {}, 10.0, "cpu", place / name
-        )
+        accuracy = 0.8 + 0.01 * (seed - 5)
+        metrics = {"epoch": 4.0, "images_per_second": 1234.5 + seed}
+        if name == "ekd":
+            metrics |= {"accuracy": accuracy, "accuracy/teacher": accuracy + 0.025}
+        return ekd.tables.Result("net", 32, accuracy, metrics, 10.0, "cpu", place / name)
 
     monkeypatch.setattr(ekd.tables, "run", run)
+    return trained
+
+
+def test_several_seeds_are_a_mean_and_a_deviation(ekd, trained, tmp_path, capsys):
+    command = [f"--workdir={tmp_path}", "--tables=5", "--rows=S_G + ET"]
+    assert ekd.main([*command, "--seeds=4,6"]) == 0
+    assert [seed for seed, _ in trained] == [4, 4, 6, 6]
+    (line,) = (x for x in capsys.readouterr().out.splitlines() if "| KD + S_G + ET " in x)
+    assert [cell.strip() for cell in line.strip("|").split("|")][1:] == [
+        *("2", "80.00 ± 1.41", "82.50 ± 1.41", "81.34", "-1.34", "1,240", "2.5")
+    ]
+    assert ekd.main([*command, "--seeds=one"]) == 2
+    assert "--seeds=one must be numbers, such as 0,1,2" in capsys.readouterr().err
+
+
+def test_tables_share_their_cells_and_print_beside_the_papers(ekd, trained, tmp_path, capsys):
     assert ekd.main([f"--workdir={tmp_path}", "--tables=5,fig7", "--rows=KD"]) == 0
     assert len(trained) == len(set(trained))  # the fixed ResNet-50 too
     printed = capsys.readouterr().out

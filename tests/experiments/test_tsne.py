@@ -1,8 +1,10 @@
 import argparse
+import json
 
 import numpy as np
 import pytest
 import small_config
+from etils import epath
 
 from kd_jax.data import ImageSet
 from kd_jax.errors import UsageError
@@ -39,6 +41,57 @@ def test_every_student_sees_the_same_images(tsne):
 def test_neighbours_of_their_own_class(tsne):
     rows = np.array([[0.0], [0.1], [1.0], [1.1], [1.12]])
     assert tsne.neighbours(rows, np.array([0, 0, 1, 1, 0])) == pytest.approx(3 / 5)
+
+
+@pytest.mark.parametrize("number", [1, 2, 10, 11, 200])
+def test_no_two_classes_have_one_colour(tsne, number):
+    assert len(set(tsne.colours(number))) == number
+
+
+def test_every_class_is_drawn_in_its_colour_and_named(tsne, monkeypatch):
+    from matplotlib.figure import Figure
+
+    figures = []
+    savefig = Figure.savefig
+
+    def keep(figure, *args, **kwargs):
+        figures.append(figure)
+        savefig(figure, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    labels = np.repeat(np.arange(0, 100, 10), 3)
+    rows = np.random.default_rng(0).normal(size=(len(labels), 4)).astype(np.float32)
+    tsne.draw({"one": rows, "two": rows}, labels, options(perplexity=5.0))
+    drawn = [
+        {str(points.get_label()): tuple(points.get_facecolor()[0]) for points in axes.collections}
+        for axes in figures[0].axes
+    ]
+    assert drawn[0] == drawn[1]
+    assert list(drawn[0]) == [str(label) for label in range(0, 100, 10)]
+    assert len(set(drawn[0].values())) == 10
+    (legend,) = figures[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == list(drawn[0])
+
+
+def test_students_of_other_images_are_refused(tsne, tmp_path):
+    students = {}
+    for name, changes in {
+        "one": {},
+        "same": {"test_split": "test[:50]", "batch_size": 20},
+        "fewer": {"test_split": "test[:40]"},
+    }.items():
+        config = small_config.get_config().to_dict()
+        config["data"] |= changes
+        students[name] = epath.Path(tmp_path / name / "student")
+        students[name].parent.mkdir()
+        (students[name].parent / "config.json").write_text(json.dumps(config))
+    alike = {name: students[name] for name in ("one", "same")}
+    assert len(tsne._common_images(alike)) == 50
+    says = (
+        r"fewer was tested on other images .* one \('test\[:40\]' of Digits\(\), not 'test\[:50\]'"
+    )
+    with pytest.raises(UsageError, match=says):
+        tsne._common_images(students)
 
 
 @pytest.mark.usefixtures("one_device")

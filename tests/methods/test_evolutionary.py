@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import small_stage
 from compiling import FAST
 
 from kd_jax import losses, models
@@ -213,25 +212,6 @@ def test_a_frozen_teacher_learns_its_modules_only():
     )
 
 
-@pytest.fixture(scope="module")
-def one_device():
-    return small_stage.train("jit", 1, 3, method=Evolutionary(), trained=("teacher", "student"))
-
-
-@pytest.mark.parametrize(("execution", "devices"), [("jit", 8), ("pmap", 2)])
-def test_devices_change_nothing(one_device, execution, devices):
-    method = Evolutionary()
-    options = {"method": method, "trained": ("teacher", "student")}
-    state, metrics = small_stage.train(execution, devices, 3, **options)
-    for name, expected in one_device[1].items():
-        np.testing.assert_allclose(metrics[name], expected, rtol=2e-4, err_msg=name)
-    jax.tree.map(
-        functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=2e-5),
-        state.params,
-        one_device[0].params,
-    )
-
-
 def test_without_modules_the_loss_is_both_cross_entropies_and_kd():
     outputs = both()
     method = Evolutionary(teacher_modules=0, student_modules=0)
@@ -265,6 +245,55 @@ def test_any_network_may_be_teacher_or_student(name):
 
     for pair in ((name, "resnet8"), ("resnet8", name)):
         assert jax.eval_shape(functools.partial(loss, *pair)).shape == ()
+
+
+@pytest.mark.parametrize("sizes", [(16, 8, 4), (4, 2, 1), (8, 4), (32, 16, 8, 4), (7, 3, 2)])
+def test_maps_of_the_two_streams_need_not_match(sizes):
+    """Each module sees a map of its own network; the streams meet after pooling."""
+    outputs = {"teacher": network(0, 8), "student": network(1, 8, sizes)}
+    loss, terms, _ = evaluate(Evolutionary(), outputs)
+    assert np.isfinite(loss) and terms["cross_l2"] > 0
+
+
+@pytest.mark.parametrize("maps", [(), (jnp.ones((N, 5, 8)), jnp.ones((N, 5, 8)))])
+def test_a_network_without_maps_can_have_no_modules(maps):
+    outputs = both()
+    outputs["student"] = outputs["student"].replace(maps=maps, stem=None)
+    says = r"student_modules = None.*maps \[N, H, W, C\] and the student returns .*: set it to 0"
+    with pytest.raises(UsageError, match=says):
+        start(Evolutionary(), outputs)
+    _, terms, _ = evaluate(Evolutionary(student_modules=0), outputs)
+    assert {"cross_kl", "within_kl/teacher"} < set(terms)
+
+
+def test_a_map_that_grows_is_told():
+    outputs = {"teacher": network(0, 8), "student": network(1, 8, (4, 2, 8))}
+    with pytest.raises(UsageError, match="cannot bring a map of 2x2 to the last map's 8x8: take"):
+        start(Evolutionary(), outputs)
+
+
+SMALLEST = {
+    **dict.fromkeys(("resnet18", "resnet50", "resnet20", "wrn_16_1", "wrn_50_2"), 1),
+    **dict.fromkeys(("shufflenet_v1", "shufflenet_v2"), 1),
+    **dict.fromkeys(("vgg8", "vgg11", "vgg13", "vgg16", "vgg19"), 8),
+}
+
+
+@pytest.mark.parametrize(("name", "least"), SMALLEST.items())
+def test_images_too_small_for_a_backbone_are_refused_and_others_guided(name, least):
+    module = models.create(name, num_classes=C, width=0.1)
+
+    def modules(size):
+        images = jnp.zeros((2, size, size, 3))
+        outputs, _ = module.init_with_output(jax.random.key(0), images, train=False)
+        method, batch = Evolutionary(), {"label": jnp.zeros(2, jnp.int32), "index": jnp.arange(2)}
+        outputs = {"teacher": outputs, "student": outputs}
+        return method.init(jax.random.key(0), outputs, batch, {}).params["student"]
+
+    assert jax.eval_shape(functools.partial(modules, least))["module1"]
+    says = f"cannot see images of {least - 1}x{least - 1} pixels.* at least {least}x{least}"
+    with pytest.raises(UsageError, match=says):
+        jax.eval_shape(functools.partial(modules, least - 1))
 
 
 def test_misuse_is_told():

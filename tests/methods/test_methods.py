@@ -8,7 +8,15 @@ import pytest
 
 from kd_jax import losses
 from kd_jax.devices import AXIS
-from kd_jax.methods import METHODS, Adapters, Evolutionary, HybridOrder, SoftTargets, Supervised
+from kd_jax.methods import (
+    METHODS,
+    Adapters,
+    Evolutionary,
+    HybridOrder,
+    ImprovedDistillation,
+    SoftTargets,
+    Supervised,
+)
 from kd_jax.models import Outputs
 
 N, C = 16, 5
@@ -47,6 +55,7 @@ def test_the_registry_has_every_method():
     assert {
         "evolutionary": Evolutionary,
         "hybrid_order": HybridOrder,
+        "improved_distillation": ImprovedDistillation,
         "soft_targets": SoftTargets,
         "supervised": Supervised,
     } == METHODS

@@ -3,7 +3,10 @@ import numpy as np
 import pytest
 from small_stage import train
 
+from kd_jax.methods import Evolutionary
 from kd_jax.training.execution import chunk
+
+ONLINE = {"method": Evolutionary(), "trained": ("teacher", "student")}
 
 
 def assert_close(found, expected, rtol):
@@ -15,15 +18,32 @@ def assert_close(found, expected, rtol):
         assert error <= rtol, (jax.tree_util.keystr(path), error)
 
 
-@pytest.mark.parametrize(
-    ("execution", "devices"), [("jit", 2), ("jit", 8), ("pmap", 1), ("pmap", 2), ("pmap", 8)]
-)
+EVERYWHERE = [("jit", 2), ("jit", 8), ("pmap", 1), ("pmap", 2), ("pmap", 8)]
+
+
+@pytest.mark.parametrize(("execution", "devices"), EVERYWHERE)
 def test_devices_and_executions_agree_after_five_steps(one_device, execution, devices):
     state, metrics = train(execution, devices, 5)
     assert int(state.step) == 5
     assert_close(metrics, one_device[1], 1e-4)
     assert_close(state.params, one_device[0].params, 1e-5)
     assert_close(state.model_state, one_device[0].model_state, 1e-5)
+
+
+@pytest.fixture(scope="module")
+def one_device_online():
+    """Three steps of two networks with their guided modules."""
+    return train("jit", 1, 3, **ONLINE)
+
+
+@pytest.mark.parametrize(("execution", "devices"), EVERYWHERE)
+def test_they_agree_on_an_online_stage_with_modules(one_device_online, execution, devices):
+    expected, metrics = one_device_online
+    assert set(expected.params["adapters"]) == {"teacher", "student"}
+    state, found = train(execution, devices, 3, **ONLINE)
+    assert_close(found, metrics, 1e-4)
+    assert_close(state.params, expected.params, 1e-4)
+    assert_close(state.model_state, expected.model_state, 1e-4)
 
 
 def test_steps_fused_in_one_call_are_the_same_steps(one_device):

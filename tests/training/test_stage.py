@@ -6,9 +6,9 @@ import numpy as np
 import optax
 from small_stage import IMAGES, LABELS, ORDER, init, make_stage, start, train
 
-from kd_jax.data import Augmentation
+from kd_jax.data import Augmentation, batch_of
 from kd_jax.devices import data_mesh
-from kd_jax.methods import Method, SoftTargets, Supervised
+from kd_jax.methods import Evolutionary, Method, SoftTargets, Supervised
 from kd_jax.training import train_step
 
 
@@ -102,6 +102,18 @@ def test_an_online_method_trains_two_roles_in_one_gradient_tree():
     assert np.isfinite(metrics["match"]).all()
 
 
+def test_ekd_without_what_it_adds_is_a_step_of_kd_to_the_last_bit():
+    ekd = Evolutionary(
+        evolving=False, teacher_modules=0, student_modules=0, hard_weight=0.1, cross_weight=0.9
+    )
+    (ours, found), (theirs, expected) = (
+        train("jit", 1, 2, method=method) for method in (ekd, SoftTargets())
+    )
+    assert ours.params["adapters"] == {}
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    np.testing.assert_array_equal(found["loss"], expected["loss"])
+
+
 def test_equal_roles_of_two_stages_start_alike():
     one, other = (jax.jit(lambda m=m: init(make_stage(method=m)))() for m in (None, Supervised()))
     jax.tree.map(np.testing.assert_array_equal, one, other)
@@ -109,7 +121,7 @@ def test_equal_roles_of_two_stages_start_alike():
 
 def test_the_step_compiles_once_and_keeps_the_frozen_network():
     stage = make_stage(method=SoftTargets())
-    images, frozen, state = start(stage, data_mesh(1))
+    feed, frozen, state = start(stage, data_mesh(1))
     before = jax.device_get(frozen)
     traces = 0
 
@@ -117,7 +129,7 @@ def test_the_step_compiles_once_and_keeps_the_frozen_network():
     def step(state, index):
         nonlocal traces
         traces += 1
-        batch = {"image": images["image"][index], "label": images["label"][index], "index": index}
+        batch = batch_of(feed.images, {"index": index})
         return train_step(stage, state, frozen, batch)
 
     for i in range(4):

@@ -1,8 +1,9 @@
 import jax
 import numpy as np
-from small_stage import IMAGES, LABELS, init, make_stage
+from small_stage import IMAGES, LABELS, SET, example, init, make_stage
 
-from kd_jax.devices import data_mesh, place, replicated
+from kd_jax.data import Resident
+from kd_jax.devices import data_mesh, replicated
 from kd_jax.methods import Supervised
 from kd_jax.training import dataset_statistics, statistics_shapes
 
@@ -12,9 +13,10 @@ def collect(devices, batch_size, method=None):
     whole = replicated(mesh)
     variables = jax.jit(lambda: init(stage), out_shardings=whole)()
     frozen = {"teacher": variables["teacher"]}
-    images = {"image": place(IMAGES, whole), "label": place(LABELS, whole)}
-    shapes = statistics_shapes(stage, frozen, images)
-    return stage, frozen, shapes, dataset_statistics(stage, frozen, images, batch_size, mesh)
+    shapes = statistics_shapes(stage, frozen, example())
+    feed = Resident(SET, mesh)
+    found = dataset_statistics(stage, frozen, feed, batch_size, mesh, shapes)
+    return stage, frozen, shapes, found
 
 
 def test_class_sums_are_those_of_the_whole_set_whatever_the_batches():

@@ -1,0 +1,127 @@
+"""Writes the embeddings of images by a trained network to an .npz file.
+
+python -m kd_jax.embed --network=runs/kdim_lfw/kdim --images=lfw --out=embeddings.npz
+
+`--images` is a folder, whose images are taken wherever they lie below it, or a text file with one
+path a line. All images must have one size. The file holds `names`, the paths below the folder or as
+they stand in the list, `embeddings` float32 [N, D] of length 1 (`--raw` leaves them as they are),
+and what they were made with.
+"""
+
+import io
+import json
+import os
+import pathlib
+import sys
+
+import numpy as np
+from absl import flags
+
+from kd_jax import cli
+from kd_jax.data.folders import EXTENSIONS, FileImages
+from kd_jax.embedding import Embedder
+from kd_jax.errors import UsageError
+from kd_jax.files import folder, write_atomically
+from kd_jax.weights import load
+
+_BLOCK = 4096
+"""Images that lie in memory at once."""
+
+
+def main() -> int:
+    """Runs the command line; returns the exit code."""
+    values = flags.FlagValues()
+
+    def string(name: str, default: str | None, text: str):
+        return flags.DEFINE_string(name, default, text, flag_values=values)
+
+    network = string("network", None, "Folder of a finished stage, such as runs/kdim_lfw/kdim.")
+    role = string("role", "student", "Which network of the stage.")
+    checkpoint = string("checkpoint", "last", "Which checkpoint: last or best.")
+    images = string("images", None, "Folder of images, or a text file with one path a line.")
+    size = string("size", None, "HEIGHTxWIDTH of the middle of the images; default all of them.")
+    out = string("out", None, "The .npz file.")
+    raw = flags.DEFINE_bool("raw", False, "Keep the embeddings' lengths.", flag_values=values)
+    flip = flags.DEFINE_bool(
+        "flip", False, "Add the embedding of the mirror image.", flag_values=values
+    )
+    wants_help = flags.DEFINE_bool("help", False, "Show this text.", flag_values=values)
+
+    def embed() -> None:
+        cli.parse(values)
+        if wants_help.value:
+            print(__doc__, values.main_module_help(), sep="\n")
+            return
+        example = "embed --network=runs/kdim_lfw/kdim --images=lfw --out=embeddings.npz"
+        cli.require(example, network, images, out)
+        files = image_files(images.value, cli.height_and_width(size))
+        embedder = Embedder(load(network.value, role=role.value, checkpoint=checkpoint.value))
+        embeddings = embed_files(embedder, files, flip=flip.value, unit=not raw.value)
+        made_with = {
+            "network": network.value,
+            "role": role.value,
+            "checkpoint": checkpoint.value,
+            "flip": flip.value,
+            "unit": not raw.value,
+        }
+        file = io.BytesIO()
+        names = np.array([str(key) for key in files.keys])
+        np.savez(file, names=names, embeddings=embeddings, made_with=json.dumps(made_with))
+        write_atomically(folder(out.value), file.getvalue())
+        print(f"{len(files)} embeddings of {embeddings.shape[1]} numbers written to {out.value}")
+
+    return cli.command(embed)
+
+
+def image_files(path: str, size: tuple[int, int] | None = None) -> FileImages:
+    """The images below a folder, sorted by path, or those that a text file names, in its order.
+
+    Raises:
+        UsageError: if there are none.
+    """
+    place = pathlib.Path(path).expanduser()
+    if place.is_dir():
+        names = sorted(
+            os.path.relpath(os.path.join(parent, file), place)
+            for parent, _, files in os.walk(place)
+            for file in files
+            if file.lower().endswith(EXTENSIONS)
+        )
+        root = place
+    else:
+        try:
+            lines = place.read_text().splitlines()
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"--images={path} cannot be read ({error}): name a folder of images, or a text file"
+                " with one path a line."
+            ) from error
+        names, root = [line.strip() for line in lines if line.strip()], pathlib.Path()
+    if not names:
+        raise UsageError(f"--images={path} names no images: add some.")
+    return FileImages(
+        keys=np.array(names, object),
+        labels=np.zeros(len(names), np.int32),
+        num_classes=1,
+        size=size,
+        root=str(root),
+    )
+
+
+def embed_files(
+    embedder: Embedder, files: FileImages, *, flip: bool = False, unit: bool = True
+) -> np.ndarray:
+    """Embeddings float32 `[N, D]` of images on a disk, block by block."""
+    parts = []
+    for start in range(0, len(files), _BLOCK):
+        images = files.take(np.arange(start, min(start + _BLOCK, len(files))))
+        found = embedder(images)
+        parts.append(found + embedder(images, mirrored=True) if flip else found)
+    embeddings = np.concatenate(parts)
+    if unit:
+        embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+    return embeddings
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""Evaluates a trained network on faces: verification of pairs, or identification in SCface.
+
+python -m kd_jax.evaluate --network=runs/kdim_lfw/kdim --pairs=lfw/pairs.txt --images=lfw
+python -m kd_jax.evaluate --network=runs/kdim_lfw/kdim --bin=lfw.bin --protocol=insightface
+python -m kd_jax.evaluate --network=runs/kdim_lfw/kdim --scface=scface_112x112
+python -m kd_jax.evaluate --network=runs/kdim_lfw/kdim --folder=lfw --identities=180
+
+The images are aligned faces, of the middle of which `--size` is used; the network sees them at its
+own resolution. Of every pair the second image, the probe, is reduced to each of `--probe_sizes` and
+brought back (`--mode=lr_lr` reduces both). SCface's probes are small by themselves. Of a folder,
+with a folder an identity, random identities are chosen, and of each one image that is known; the
+others are the probes. `--out=FILE.json` keeps every number with its protocol and filters.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags
+
+from kd_jax import cli
+from kd_jax.data import Degradation
+from kd_jax.data.face_sets import (
+    FaceGallery,
+    FacePairs,
+    read_bin,
+    read_gallery,
+    read_pairs,
+    read_scface,
+)
+from kd_jax.embedding import Embedder
+from kd_jax.errors import UsageError
+from kd_jax.evaluation import MODES, PROTOCOLS, identification, lr_verification
+from kd_jax.files import folder, write_atomically
+from kd_jax.report import markdown
+from kd_jax.weights import load
+
+_EXAMPLE = "evaluate --network=runs/kdim_lfw/kdim --pairs=lfw/pairs.txt --images=lfw"
+
+
+def main() -> int:
+    """Runs the command line; returns the exit code."""
+    values = flags.FlagValues()
+
+    def string(name: str, default: str | None, text: str):
+        return flags.DEFINE_string(name, default, text, flag_values=values)
+
+    network = string("network", None, "Folder of a finished stage, such as runs/kdim_lfw/kdim.")
+    role = string("role", "student", "Which network of the stage.")
+    checkpoint = string("checkpoint", "last", "Which checkpoint: last or best.")
+    pairs = string("pairs", None, "List of pairs, such as pairs.txt of LFW.")
+    images = string("images", None, "Folder of the images that --pairs names.")
+    pack = string("bin", None, "Pairs in a pack of insightface, such as lfw.bin.")
+    scface = string("scface", None, "Folder of the aligned images of SCface.")
+    faces = string("folder", None, "Folder of images, a folder an identity, to be identified.")
+    identities, seed = (
+        flags.DEFINE_integer(name, default, text, lower_bound=0, flag_values=values)
+        for name, default, text in (
+            ("identities", 100, "How many identities of --folder are chosen."),
+            ("seed", 0, "Of that choice."),
+        )
+    )
+    size = string("size", None, "HEIGHTxWIDTH of the middle of the images; default all of them.")
+    probe_sizes = string(
+        "probe_sizes", "8,12,16,20,full", "Heights to which probes are reduced; full leaves them."
+    )
+    mode = string("mode", "hr_lr", f"What is reduced: {' or '.join(MODES)}.")
+    protocol = string("protocol", "exact", f"Of verification: {', '.join(PROTOCOLS)}.")
+    down = string("down", "bicubic", "Filter that reduces.")
+    up = string("up", "bicubic", "Filter that brings back to size.")
+    blur = flags.DEFINE_float(
+        "blur", 0.0, "Deviation of a blur before, as in Degradation.", flag_values=values
+    )
+    out = string("out", None, "JSON file for the results.")
+    wants_help = flags.DEFINE_bool("help", False, "Show this text.", flag_values=values)
+
+    def evaluate() -> None:
+        cli.parse(values)
+        if wants_help.value:
+            print(__doc__, values.main_module_help(), sep="\n")
+            return
+        cli.require(_EXAMPLE, network)
+        crop = cli.height_and_width(size)
+        if sum(bool(flag.value) for flag in (pairs, pack, scface, faces)) != 1:
+            raise UsageError("Give one of --pairs (with --images), --bin, --scface and --folder.")
+        for flag, known in ((mode, MODES), (protocol, PROTOCOLS)):
+            cli.one_of(flag, known)
+        try:
+            degradation = Degradation(down=down.value, up=up.value, blur=blur.value)
+        except ValueError as error:
+            raise UsageError(f"--down, --up and --blur: {error}.") from error
+        trained = load(network.value, role=role.value, checkpoint=checkpoint.value)
+        embed = Embedder(trained, degradation=degradation)
+        found: dict[str, Any] = {
+            "network": network.value,
+            "role": role.value,
+            "checkpoint": checkpoint.value,
+            "degradation": {"down": down.value, "up": up.value, "blur": blur.value},
+        }
+        sizes = cli.probe_sizes(probe_sizes)
+        if scface.value:
+            found |= identify(embed, read_scface(scface.value, crop))
+        elif faces.value:
+            gallery = read_gallery(faces.value, crop, identities.value, seed.value)
+            found |= identify(embed, gallery, sizes) | {"seed": seed.value}
+        else:
+            if pairs.value:
+                cli.require(_EXAMPLE, images)
+                chosen = read_pairs(pairs.value, images.value, crop)
+            else:
+                chosen = read_bin(pack.value, crop)
+            found |= verify(embed, chosen, sizes, mode.value, protocol.value)
+        print(table(found))
+        if out.value:
+            write_atomically(folder(out.value), json.dumps(found, indent=2) + "\n")
+
+    return cli.command(evaluate)
+
+
+def verify(
+    embed: Embedder, pairs: FacePairs, sizes: tuple[int | None, ...], mode: str, protocol: str
+) -> dict[str, Any]:
+    """Verification at several sizes, as JSON."""
+    try:
+        results = lr_verification(embed, pairs, sizes, mode=mode, protocol=protocol)
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(f"The pairs of {pairs.name} cannot be evaluated: {error}.") from error
+    return {
+        "set": pairs.name,
+        "mode": mode,
+        "sizes": {_name(size): result.to_json() for size, result in results.items()},
+    }
+
+
+def identify(
+    embed: Embedder, faces: FaceGallery, sizes: tuple[int | None, ...] = (None,)
+) -> dict[str, Any]:
+    """Identification of every set of probes at several sizes, as JSON."""
+    gallery, probes = embed(faces.gallery.images), {}
+    ranks = [rank for rank in (1, 5, 10) if rank <= len(gallery)]
+    for name, images in faces.probes.items():
+        for size in sizes:
+            found = identification(
+                gallery,
+                faces.gallery.labels,
+                embed(images.images, size=size),
+                images.labels,
+                ranks=ranks,
+            )
+            probes[name if sizes == (None,) else f"{name}, {_name(size)}"] = found.to_json()
+    return {"set": faces.name, "probes": probes}
+
+
+def _name(size: int | None) -> str:
+    return "full" if size is None else str(size)
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """The results as a Markdown table, in per cent."""
+    if "probes" in found:
+        ranks = next(iter(found["probes"].values()))["cmc"]
+        rows = [
+            [name, *(f"{100 * share:.2f}" for share in result["cmc"].values())]
+            for name, result in found["probes"].items()
+        ]
+        return markdown(("probes", *(f"rank {rank}" for rank in ranks)), rows)
+    rows = [
+        [
+            size,
+            f"{100 * result['accuracy']:.2f}",
+            f"{100 * result['deviation']:.2f}",
+            f"{100 * result['auc']:.2f}",
+            f"{100 * result['eer']:.2f}",
+            *(f"{100 * rate['val']:.2f}" for rate in result["val_at_far"].values()),
+        ]
+        for size, result in found["sizes"].items()
+    ]
+    fars = next(iter(found["sizes"].values()))["val_at_far"]
+    columns = ("probe", "accuracy", "deviation", "AUC", "EER", *(f"VAL@{far}" for far in fars))
+    return markdown(columns, rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kd_jax import losses
+from kd_jax.devices import AXIS
+from kd_jax.methods import Adapters, ImprovedDistillation
+from kd_jax.models import LinearMap, Outputs
+
+N, C = 8, 5
+BATCH = {"label": jnp.asarray(np.arange(N) % C, jnp.int32), "index": jnp.arange(N)}
+
+
+def outputs(seed, width=6):
+    one, other = jax.random.split(jax.random.key(seed))
+    return Outputs(jax.random.normal(other, (N, C)), jax.random.normal(one, (N, width)), (), ())
+
+
+BOTH = {"teacher": outputs(0), "student": outputs(1)}
+WEIGHTS = {"hard_weight": 0.7, "soft_weight": 0.5, "feature_weight": 2.0, "temperature": 3.0}
+
+
+@pytest.mark.parametrize("features", ["mk_mmd", "l2"])
+def test_it_is_equation_9_or_6(features):
+    loss, terms, state = ImprovedDistillation(features=features, **WEIGHTS)(Adapters(), BOTH, BATCH)
+    student, teacher = BOTH["student"], BOTH["teacher"]
+    hard = losses.cross_entropy(student.logits, BATCH["label"]).mean()
+    soft = losses.soft_target_cross_entropy(student.logits, teacher.logits, temperature=3.0).mean()
+    near = {
+        "mk_mmd": lambda: losses.mk_mmd(student.embedding, teacher.embedding),
+        "l2": lambda: losses.normalized_feature_l2(student.embedding, teacher.embedding).mean(),
+    }[features]()
+    assert terms == {"cross_entropy": hard, "soft_cross_entropy": soft, features: near}
+    np.testing.assert_allclose(loss, 0.7 * hard + 0.5 * soft + 2.0 * near, rtol=1e-6)
+    assert state == {}
+
+
+@pytest.mark.parametrize("weight", ["soft_weight", "feature_weight"])
+def test_a_weight_of_zero_leaves_its_term_out(weight):
+    method = dataclasses.replace(ImprovedDistillation(**WEIGHTS), **{weight: 0.0})
+    _, terms, _ = method(Adapters(), BOTH, BATCH)
+    name = {"soft_weight": "soft_cross_entropy", "feature_weight": "mk_mmd"}[weight]
+    assert name not in terms
+    assert len(terms) == 2
+
+
+@pytest.mark.parametrize("features", ["mk_mmd", "l2"])
+def test_embeddings_of_different_widths_get_a_learned_map(features):
+    both = {"teacher": outputs(0, 9), "student": outputs(1)}
+    method = ImprovedDistillation(features=features)
+    adapters = method.init(jax.random.key(0), both, BATCH, {})
+    mapped = LinearMap(9).apply({"params": adapters.params["map"]}, both["student"].embedding)
+    _, terms, _ = method(adapters, both, BATCH)
+    same = {**both, "student": dataclasses.replace(both["student"], embedding=mapped)}
+    assert terms[features] == method(Adapters(), same, BATCH)[1][features]
+    assert ImprovedDistillation(feature_weight=0.0).init(jax.random.key(0), both, BATCH, {}) == (
+        Adapters()
+    )
+
+
+def test_the_teacher_gets_no_gradient():
+    def loss(teacher):
+        return ImprovedDistillation()(Adapters(), {**BOTH, "teacher": teacher}, BATCH)[0]
+
+    grads = jax.grad(loss)(BOTH["teacher"])
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize("features", ["mk_mmd", "l2"])
+@pytest.mark.parametrize("devices", [2, 8])
+def test_under_pmap_value_and_gradient_are_those_of_the_whole_batch(features, devices):
+    method = ImprovedDistillation(features=features)
+
+    def loss(embedding, rest, batch, axis_name=None):
+        student = dataclasses.replace(rest["student"], embedding=embedding)
+        return method(Adapters(), {**rest, "student": student}, batch, axis_name=axis_name)[0]
+
+    value, grad = jax.jit(jax.value_and_grad(loss))(BOTH["student"].embedding, BOTH, BATCH)
+
+    def shares(tree):
+        return jax.tree.map(lambda x: x.reshape(devices, N // devices, *x.shape[1:]), tree)
+
+    spread = jax.pmap(jax.value_and_grad(functools.partial(loss, axis_name=AXIS)), axis_name=AXIS)(
+        *map(shares, (BOTH["student"].embedding, BOTH, BATCH))
+    )
+    np.testing.assert_allclose(spread[0].mean(), value, rtol=1e-5)
+    np.testing.assert_allclose(
+        np.asarray(spread[1]).reshape(N, -1) / devices, grad, rtol=1e-4, atol=1e-7
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"features": "l1"}, "features must be one of 'mk_mmd', 'l2'"),
+        ({"temperature": 0.0}, "temperature must be greater than 0"),
+        ({"soft_weight": -1.0}, "soft_weight must be 0 or more"),
+        ({"loss": "triplet"}, "loss must be one of 'cross_entropy'"),
+        ({"loss": "arcface", "options": {"gamma": 1.0}}, "options.gamma is not used by arcface"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        ImprovedDistillation(**options)
