@@ -15,7 +15,6 @@ import pathlib
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from absl import flags
 from etils import epath
 from PIL import Image
 
@@ -26,36 +25,24 @@ from kd_jax.data.images import pixels
 from kd_jax.errors import UsageError
 from kd_jax.files import folder, write_atomically
 
-_EXAMPLE = "align --images=lfw --landmarks=landmarks.csv --out=lfw_112x96 --size=112x96"
+_EXAMPLE = "python -m kd_jax.align --images=lfw --landmarks=landmarks.csv --out=lfw_112x96"
 
 
 def main() -> int:
     """Runs the command line; returns the exit code."""
-    values = flags.FlagValues()
-    images, landmarks, out = (
-        flags.DEFINE_string(name, None, text, flag_values=values)
-        for name, text in (
-            ("images", "Folder of the images, which may lie in folders of their own."),
-            ("landmarks", "File with a line of landmarks for each image."),
-            ("out", "Folder for the faces: a path or gs://..."),
-        )
-    )
-    size = flags.DEFINE_string(
-        "size", "112x96", "Height and width of the faces: 112x96 or 112x112.", flag_values=values
-    )
-    wants_help = flags.DEFINE_bool("help", False, "Show this text.", flag_values=values)
+    command = cli.Command(__doc__, _EXAMPLE)
+    images = command.string("images", None, "Folder of the images, however deep they lie in it.")
+    landmarks = command.string("landmarks", None, "File with a line of landmarks for each image.")
+    out = command.string("out", None, "Folder for the faces: a path or gs://...")
+    size = command.string("size", "112x96", "Of the faces: 112x96 or 112x112.")
 
     def align() -> None:
-        cli.parse(values)
-        if wants_help.value:
-            print(__doc__, values.main_module_help(), sep="\n")
-            return
-        cli.require(_EXAMPLE, images, landmarks, out)
+        command.require(images, landmarks, out)
         faces = cli.height_and_width(size)
         made, kept = align_folder(images.value, landmarks.value, out.value, faces)
         print(f"{made} faces of {size.value} written to {out.value}, {kept} were there already")
 
-    return cli.command(align)
+    return command.run(align)
 
 
 def align_folder(images: str, landmarks: str, out: str, size: tuple[int, int]) -> tuple[int, int]:

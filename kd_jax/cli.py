@@ -10,6 +10,7 @@ from absl import flags, logging
 
 from kd_jax.errors import UsageError, choices
 from kd_jax.training import Stopped
+from kd_jax.weights import Trained, load
 
 USAGE = 2
 """Exit code for something that the user can mend."""
@@ -27,15 +28,6 @@ def parse(values: flags.FlagValues) -> None:
         raise UsageError(f"{_reason(error)} (see --help).") from error
     if len(rest) > 1:
         raise UsageError(f"{' '.join(rest[1:])} is not understood: options start with two dashes.")
-
-
-def require(example: str, *needed: flags.FlagHolder) -> None:
-    """Raises `UsageError` for the first flag without a value; `example` is a command that works."""
-    for flag in needed:
-        if not flag.value:
-            raise UsageError(
-                f"--{flag.name} is missing: type for example `python -m kd_jax.{example}`."
-            )
 
 
 def one_of(flag: flags.FlagHolder, known: Iterable[str]) -> None:
@@ -63,6 +55,79 @@ def probe_sizes(flag: flags.FlagHolder) -> tuple[int | None, ...]:
             f"--{flag.name}={flag.value} must be heights joined by commas, such as 8,16,full."
         )
     return tuple(None if text == "full" else int(text) for text in flag.value.split(","))
+
+
+class Command:
+    """A command line: its flags, and `--help`.
+
+    Attributes:
+        values: the flags' values.
+    """
+
+    def __init__(self, doc: str, example: str):
+        """Begins without any flags.
+
+        Args:
+            doc: what `--help` says first.
+            example: a command that works, as one types it.
+        """
+        self.values = flags.FlagValues()
+        self._doc, self._example = doc, example
+        self._wants_help = self.boolean("help", False, "Show this text.")
+
+    def string(self, name: str, default: str | None, text: str) -> flags.FlagHolder:
+        """A flag of its own, with what `--help` says of it."""
+        return flags.DEFINE_string(name, default, text, flag_values=self.values)
+
+    def boolean(self, name: str, default: bool, text: str) -> flags.FlagHolder:
+        """The same, true or false."""
+        return flags.DEFINE_bool(name, default, text, flag_values=self.values)
+
+    def integer(self, name: str, default: int, text: str) -> flags.FlagHolder:
+        """The same, a whole number from 0."""
+        return flags.DEFINE_integer(name, default, text, lower_bound=0, flag_values=self.values)
+
+    def number(self, name: str, default: float, text: str) -> flags.FlagHolder:
+        """The same, a number."""
+        return flags.DEFINE_float(name, default, text, flag_values=self.values)
+
+    def require(self, *needed: flags.FlagHolder) -> None:
+        """Raises `UsageError` for the first flag without a value."""
+        for flag in needed:
+            if not flag.value:
+                raise UsageError(f"--{flag.name} is missing: type for example `{self._example}`.")
+
+    def run(self, main: Callable[[], None]) -> int:
+        """Parses the flags and runs the command; returns the exit code."""
+
+        def parsed() -> None:
+            parse(self.values)
+            if self._wants_help.value:
+                print(self._doc, self.values.main_module_help(), sep="\n")
+            else:
+                main()
+
+        return command(parsed)
+
+
+class NetworkFlags:
+    """The flags that name a trained network."""
+
+    def __init__(self, command: Command):
+        """Adds them to a command."""
+        self.network = command.string(
+            "network", None, "Folder of a finished stage, such as runs/kdim_lfw/kdim."
+        )
+        self.role = command.string("role", "student", "Which network of the stage.")
+        self.checkpoint = command.string("checkpoint", "last", "Which checkpoint: last or best.")
+
+    def load(self) -> Trained:
+        """Reads the network."""
+        return load(self.network.value, role=self.role.value, checkpoint=self.checkpoint.value)
+
+    def to_json(self) -> dict[str, str]:
+        """What they say, for the results."""
+        return {flag.name: flag.value for flag in (self.network, self.role, self.checkpoint)}
 
 
 def config_dict(config: flags.FlagHolder) -> dict[str, Any]:

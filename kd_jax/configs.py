@@ -75,6 +75,12 @@ def step_sgd(epochs: float) -> dict[str, Any]:
     }
 
 
+def face_source(path: str, *, name: str = "face_folder", **values: Any) -> dict[str, Any]:
+    """Where aligned faces come from, with everything that can be overridden."""
+    lists = {"include": placeholder(str), "exclude_ids": placeholder(str)}
+    return {"name": name, "path": path, "min_images": 2, "test_images": 1, **lists, **values}
+
+
 def frozen(source: str) -> dict[str, Any]:
     """The network that an earlier stage has trained, as a teacher."""
     return {"init_from": source, "frozen": True}

@@ -15,62 +15,41 @@ import pathlib
 import sys
 
 import numpy as np
-from absl import flags
 
 from kd_jax import cli
 from kd_jax.data.folders import EXTENSIONS, FileImages
 from kd_jax.embedding import Embedder
 from kd_jax.errors import UsageError
 from kd_jax.files import folder, write_atomically
-from kd_jax.weights import load
 
+_EXAMPLE = "python -m kd_jax.embed --network=runs/kdim_lfw/kdim --images=lfw --out=lfw.npz"
 _BLOCK = 4096
 """Images that lie in memory at once."""
 
 
 def main() -> int:
     """Runs the command line; returns the exit code."""
-    values = flags.FlagValues()
-
-    def string(name: str, default: str | None, text: str):
-        return flags.DEFINE_string(name, default, text, flag_values=values)
-
-    network = string("network", None, "Folder of a finished stage, such as runs/kdim_lfw/kdim.")
-    role = string("role", "student", "Which network of the stage.")
-    checkpoint = string("checkpoint", "last", "Which checkpoint: last or best.")
-    images = string("images", None, "Folder of images, or a text file with one path a line.")
-    size = string("size", None, "HEIGHTxWIDTH of the middle of the images; default all of them.")
-    out = string("out", None, "The .npz file.")
-    raw = flags.DEFINE_bool("raw", False, "Keep the embeddings' lengths.", flag_values=values)
-    flip = flags.DEFINE_bool(
-        "flip", False, "Add the embedding of the mirror image.", flag_values=values
-    )
-    wants_help = flags.DEFINE_bool("help", False, "Show this text.", flag_values=values)
+    command = cli.Command(__doc__, _EXAMPLE)
+    network = cli.NetworkFlags(command)
+    images = command.string("images", None, "Folder of images, or a file with one path a line.")
+    size = command.string("size", None, "HEIGHTxWIDTH of the middle of the images; default all.")
+    out = command.string("out", None, "The .npz file.")
+    raw = command.boolean("raw", False, "Keep the embeddings' lengths.")
+    flip = command.boolean("flip", False, "Add the embedding of the mirror image.")
 
     def embed() -> None:
-        cli.parse(values)
-        if wants_help.value:
-            print(__doc__, values.main_module_help(), sep="\n")
-            return
-        example = "embed --network=runs/kdim_lfw/kdim --images=lfw --out=embeddings.npz"
-        cli.require(example, network, images, out)
+        command.require(network.network, images, out)
         files = image_files(images.value, cli.height_and_width(size))
-        embedder = Embedder(load(network.value, role=role.value, checkpoint=checkpoint.value))
+        embedder = Embedder(network.load())
         embeddings = embed_files(embedder, files, flip=flip.value, unit=not raw.value)
-        made_with = {
-            "network": network.value,
-            "role": role.value,
-            "checkpoint": checkpoint.value,
-            "flip": flip.value,
-            "unit": not raw.value,
-        }
+        made_with = {**network.to_json(), "flip": flip.value, "unit": not raw.value}
         file = io.BytesIO()
         names = np.array([str(key) for key in files.keys])
         np.savez(file, names=names, embeddings=embeddings, made_with=json.dumps(made_with))
         write_atomically(folder(out.value), file.getvalue())
         print(f"{len(files)} embeddings of {embeddings.shape[1]} numbers written to {out.value}")
 
-    return cli.command(embed)
+    return command.run(embed)
 
 
 def image_files(path: str, size: tuple[int, int] | None = None) -> FileImages:

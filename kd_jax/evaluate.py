@@ -17,8 +17,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from absl import flags
-
 from kd_jax import cli
 from kd_jax.data import Degradation
 from kd_jax.data.face_sets import (
@@ -34,53 +32,36 @@ from kd_jax.errors import UsageError
 from kd_jax.evaluation import MODES, PROTOCOLS, identification, lr_verification
 from kd_jax.files import folder, write_atomically
 from kd_jax.report import markdown
-from kd_jax.weights import load
 
-_EXAMPLE = "evaluate --network=runs/kdim_lfw/kdim --pairs=lfw/pairs.txt --images=lfw"
+_EXAMPLE = (
+    "python -m kd_jax.evaluate --network=runs/kdim_lfw/kdim --pairs=lfw/pairs.txt --images=lfw"
+)
 
 
 def main() -> int:
     """Runs the command line; returns the exit code."""
-    values = flags.FlagValues()
-
-    def string(name: str, default: str | None, text: str):
-        return flags.DEFINE_string(name, default, text, flag_values=values)
-
-    network = string("network", None, "Folder of a finished stage, such as runs/kdim_lfw/kdim.")
-    role = string("role", "student", "Which network of the stage.")
-    checkpoint = string("checkpoint", "last", "Which checkpoint: last or best.")
-    pairs = string("pairs", None, "List of pairs, such as pairs.txt of LFW.")
-    images = string("images", None, "Folder of the images that --pairs names.")
-    pack = string("bin", None, "Pairs in a pack of insightface, such as lfw.bin.")
-    scface = string("scface", None, "Folder of the aligned images of SCface.")
-    faces = string("folder", None, "Folder of images, a folder an identity, to be identified.")
-    identities, seed = (
-        flags.DEFINE_integer(name, default, text, lower_bound=0, flag_values=values)
-        for name, default, text in (
-            ("identities", 100, "How many identities of --folder are chosen."),
-            ("seed", 0, "Of that choice."),
-        )
-    )
-    size = string("size", None, "HEIGHTxWIDTH of the middle of the images; default all of them.")
-    probe_sizes = string(
+    command = cli.Command(__doc__, _EXAMPLE)
+    network = cli.NetworkFlags(command)
+    pairs = command.string("pairs", None, "List of pairs, such as pairs.txt of LFW.")
+    images = command.string("images", None, "Folder of the images that --pairs names.")
+    pack = command.string("bin", None, "Pairs in a pack of insightface, such as lfw.bin.")
+    scface = command.string("scface", None, "Folder of the aligned images of SCface.")
+    faces = command.string("folder", None, "Folder of images to identify, a folder an identity.")
+    identities = command.integer("identities", 100, "How many of --folder are chosen.")
+    seed = command.integer("seed", 0, "Of that choice.")
+    size = command.string("size", None, "HEIGHTxWIDTH of the middle of the images; default all.")
+    probe_sizes = command.string(
         "probe_sizes", "8,12,16,20,full", "Heights to which probes are reduced; full leaves them."
     )
-    mode = string("mode", "hr_lr", f"What is reduced: {' or '.join(MODES)}.")
-    protocol = string("protocol", "exact", f"Of verification: {', '.join(PROTOCOLS)}.")
-    down = string("down", "bicubic", "Filter that reduces.")
-    up = string("up", "bicubic", "Filter that brings back to size.")
-    blur = flags.DEFINE_float(
-        "blur", 0.0, "Deviation of a blur before, as in Degradation.", flag_values=values
-    )
-    out = string("out", None, "JSON file for the results.")
-    wants_help = flags.DEFINE_bool("help", False, "Show this text.", flag_values=values)
+    mode = command.string("mode", "hr_lr", f"What is reduced: {' or '.join(MODES)}.")
+    protocol = command.string("protocol", "exact", f"Of verification: {', '.join(PROTOCOLS)}.")
+    down = command.string("down", "bicubic", "Filter that reduces.")
+    up = command.string("up", "bicubic", "Filter that brings back to size.")
+    blur = command.number("blur", 0.0, "Deviation of a blur before, as in Degradation.")
+    out = command.string("out", None, "JSON file for the results.")
 
     def evaluate() -> None:
-        cli.parse(values)
-        if wants_help.value:
-            print(__doc__, values.main_module_help(), sep="\n")
-            return
-        cli.require(_EXAMPLE, network)
+        command.require(network.network)
         crop = cli.height_and_width(size)
         if sum(bool(flag.value) for flag in (pairs, pack, scface, faces)) != 1:
             raise UsageError("Give one of --pairs (with --images), --bin, --scface and --folder.")
@@ -90,12 +71,9 @@ def main() -> int:
             degradation = Degradation(down=down.value, up=up.value, blur=blur.value)
         except ValueError as error:
             raise UsageError(f"--down, --up and --blur: {error}.") from error
-        trained = load(network.value, role=role.value, checkpoint=checkpoint.value)
-        embed = Embedder(trained, degradation=degradation)
+        embed = Embedder(network.load(), degradation=degradation)
         found: dict[str, Any] = {
-            "network": network.value,
-            "role": role.value,
-            "checkpoint": checkpoint.value,
+            **network.to_json(),
             "degradation": {"down": down.value, "up": up.value, "blur": blur.value},
         }
         sizes = cli.probe_sizes(probe_sizes)
@@ -106,7 +84,7 @@ def main() -> int:
             found |= identify(embed, gallery, sizes) | {"seed": seed.value}
         else:
             if pairs.value:
-                cli.require(_EXAMPLE, images)
+                command.require(images)
                 chosen = read_pairs(pairs.value, images.value, crop)
             else:
                 chosen = read_bin(pack.value, crop)
@@ -115,7 +93,7 @@ def main() -> int:
         if out.value:
             write_atomically(folder(out.value), json.dumps(found, indent=2) + "\n")
 
-    return cli.command(evaluate)
+    return command.run(evaluate)
 
 
 def verify(

@@ -16,22 +16,13 @@ the faces from the disk as they are needed.
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 
-from kd_jax.configs import sibling
+from kd_jax.configs import face_source, sibling
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
     """The experiment."""
-    source = {
-        "name": "face_folder",
-        "path": "umdfaces_112x112",
-        "include": placeholder(str),
-        "exclude_ids": placeholder(str),
-        "min_images": 2,
-        "test_images": 1,
-        "size": (112, 112),
-    }
+    source = face_source("umdfaces_112x112", size=(112, 112))
     return sibling(__file__, "cifar100.py").horkd(
         argument,
         source,

@@ -29,16 +29,15 @@ filters that degrade, `blur`, `batch`, `epochs`, `learning_rate`, `dtype` and `s
 from typing import Any
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 
-from kd_jax.configs import base_config, frozen, parse_argument, stage
+from kd_jax.configs import base_config, face_source, frozen, parse_argument, stage
 
 SIZES = (8, 12, 16, 20, 30)
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
     """The experiment."""
-    source = {"name": "face_records", "path": "faces_webface_112x112", "size": (112, 96)}
+    source = face_source("faces_webface_112x112", name="face_records", size=(112, 96))
     return kdim(argument, source, "kdim_casia")
 
 
@@ -77,8 +76,7 @@ def kdim(
         arg.epochs, arg.batch, arg.width, arg.teacher_width = 1, 8, 0.0625, 0.0625
         arg.dtype = "float32"
     config = base_config(experiment)
-    lists = {"include": placeholder(str), "exclude_ids": placeholder(str)}
-    config.data.source = {"min_images": 2, "test_images": 1, **lists, **source}
+    config.data.source = source
     config.data.batch_size = arg.batch
     config.data.stream = stream
     config.data.augmentation.flip = True

@@ -13,12 +13,12 @@ the methods with one another can. The arguments are those of `configs/kdim/casia
 
 from ml_collections import ConfigDict
 
-from kd_jax.configs import sibling
+from kd_jax.configs import face_source, sibling
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
     """The experiment."""
-    source = {"name": "face_folder", "path": "lfw", "size": (112, 96), "min_images": 5}
+    source = face_source("lfw", size=(112, 96), min_images=5)
     return sibling(__file__, "casia.py").kdim(
         argument, source, "kdim_lfw", stream=False, batch=64, learning_rate=0.02
     )

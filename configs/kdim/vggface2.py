@@ -12,10 +12,10 @@ numbers for these images. The arguments are those of `configs/kdim/casia.py`.
 
 from ml_collections import ConfigDict
 
-from kd_jax.configs import sibling
+from kd_jax.configs import face_source, sibling
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
     """The experiment."""
-    source = {"name": "face_folder", "path": "vggface2_112x112", "size": (112, 96)}
+    source = face_source("vggface2_112x112", size=(112, 96))
     return sibling(__file__, "casia.py").kdim(argument, source, "kdim_vggface2")
