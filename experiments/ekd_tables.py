@@ -17,7 +17,7 @@ Every cell is a stage of `configs/ekd/`, with a folder of its own for each seed:
 the workdir. A cell that several tables share is trained once, and so is a fixed teacher. Beside the
 paper's EKD stand the student alone and KD. The same command goes on where a killed one stood, and
 more tables and seeds may be added later. The figures' numbers are printed where the paper's text
-has them. What EKD costs beside KD's two stages: `experiments/benchmarks/online.py`.
+has them. What EKD costs beside KD's two stages: `experiments/benchmarks/schemes.py`.
 
 A row of Table V with T_G but without ET has a teacher that was trained beforehand, without modules;
 its modules are trained here, on the frozen network.

@@ -1,6 +1,6 @@
 r"""KDim's Tables 3 to 8 (Wang et al., ICCVW 2019), beside the paper's numbers.
 
-    python experiments/kdim_tables.py --workdir=runs/kdim --config=configs/kdim/lfw.py \
+    python experiments/kdim_tables.py --workdir=runs/kdim --config=configs/kdim/lfw.py --small \
         --path=lfw --include=lfw/peopleDevTrain.txt --images=lfw --pairs=lfw/pairsDevTest.txt
 
 For every seed the whole config is run: the teacher of sharp faces, KDim, its L2 variant, KD with
@@ -13,30 +13,35 @@ LFW's development set is 4,138 images of 298 persons, where the paper trains on 
 490,623 of 10,572: what can be compared is the order of the methods. With CASIA-WebFace at hand:
 `--config=configs/kdim/casia.py --path=faces_webface_112x112 --pairs=lfw/pairs.txt --seeds=0`.
 
-On two CPU cores, with small networks that see 56x48 pixels (about 20 minutes a seed):
-
-    --config=configs/kdim/lfw.py:teacher=sphereface20,teacher_width=0.25,student=sphereface20,\
-    width=0.125,resolution=56,dtype=float32
+`--small` is for two CPU cores: SphereFace-20 at a quarter and an eighth of its width, 56x48 pixels.
 """
 
 import argparse
+import hashlib
 import json
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tables
 from etils import epath
 
 from kd_jax import cli, evaluate, report
-from kd_jax.data.face_sets import FacePairs, read_pairs, read_scface
+from kd_jax.data.face_sets import FaceGallery, FacePairs, read_pairs, read_scface
 from kd_jax.embedding import Embedder
+from kd_jax.errors import UsageError
+from kd_jax.evaluation import PROTOCOLS
 from kd_jax.files import folder, write_atomically
 from kd_jax.pipeline import Run
 from kd_jax.weights import load
 
+SMALL = (
+    "teacher=sphereface20,teacher_width=0.25,student=sphereface20,width=0.125,resolution=56"
+    ",dtype=float32"
+)
 SIZES = (8, 12, 16, 20, None)
 COLUMNS = ("8", "12", "16", "20", "full")
 DISTANCES = ("4.2m", "2.6m", "1.0m")
@@ -78,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> None:
     parser = tables.Parser(__doc__)
     parser.add_argument("--config", default="configs/kdim/lfw.py", help="FILE.py[:ARGUMENT]")
+    parser.add_argument("--small", action="store_true", help="small networks, for a CPU")
     parser.add_argument("--path", help="of the training images (default: the config's)")
     parser.add_argument("--include", help="list of the identities that are trained on")
     parser.add_argument("--pairs", required=True, help="list of pairs, such as LFW's")
@@ -87,6 +93,9 @@ def _run(argv: Sequence[str] | None) -> None:
     parser.add_argument("--protocol", default="exact", help="of verification")
     args = parser.parse_args(argv)
     seeds, config = tables.seeds(args.seeds), _config(args)
+    if args.protocol not in PROTOCOLS:
+        known = ", ".join(PROTOCOLS)
+        raise UsageError(f"--protocol={args.protocol} is unknown: choose one of {known}.")
     crop = config["data"]["source"].get("size")
     pairs = read_pairs(args.pairs, args.images, crop)
     scface = read_scface(args.scface, crop) if args.scface else None
@@ -105,7 +114,8 @@ def _run(argv: Sequence[str] | None) -> None:
 
 def _config(args: argparse.Namespace) -> dict[str, Any]:
     path, _, argument = args.config.partition(":")
-    config = tables.load_config(f"{path}:{','.join(filter(None, ('baselines=true', argument)))}")
+    arguments = ("baselines=true", SMALL if args.small else "", argument)
+    config = tables.load_config(f"{path}:{','.join(filter(None, arguments))}")
     for key in ("path", "include"):
         if getattr(args, key):
             config.data.source[key] = getattr(args, key)
@@ -122,22 +132,40 @@ def _trained(config: Mapping[str, Any], place: epath.Path) -> Found:
     return Run(config, place).run()
 
 
-def _kept(path: epath.Path, make) -> Found:
-    """What a file holds; if it is missing, it is made."""
-    if not path.exists():
-        write_atomically(path, json.dumps(make(), indent=2) + "\n")
-    return json.loads(path.read_text())
+def _kept(path: epath.Path, data: str, make: Callable[[], Found]) -> Found:
+    """What a file holds, if it was made of the same data; else it is made."""
+    if path.exists():
+        found = json.loads(path.read_text())
+        if found["data"] == data:
+            return found
+    found = {**make(), "data": data}
+    write_atomically(path, json.dumps(found, indent=2) + "\n")
+    return found
+
+
+def _fingerprint(*arrays: np.ndarray) -> str:
+    """Hash of the images and lists of a test."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(f"{array.shape} {array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
 
 
 def _verified(stage: epath.Path, pairs: FacePairs, protocol: str) -> Found:
     def make():
         return evaluate.verify(Embedder(load(stage)), pairs, SIZES, "hr_lr", protocol)
 
-    return _kept(stage / f"verification_{pairs.name}_{protocol}.json", make)
+    data = _fingerprint(pairs.images, pairs.first, pairs.second, pairs.same, pairs.fold)
+    return _kept(stage / f"verification_{pairs.name}_{protocol}.json", data, make)
 
 
-def _identified(stage: epath.Path, scface) -> Found:
-    return _kept(stage / "scface.json", lambda: evaluate.identify(Embedder(load(stage)), scface))
+def _identified(stage: epath.Path, scface: FaceGallery) -> Found:
+    sets = (scface.gallery, *scface.probes.values())
+    data = _fingerprint(*(array for one in sets for array in (one.images, one.labels)))
+    return _kept(
+        stage / "scface.json", data, lambda: evaluate.identify(Embedder(load(stage)), scface)
+    )
 
 
 def report_text(
@@ -167,16 +195,17 @@ def report_text(
     parts.append(f"Seconds of training (Table 3: 2.5 days against 0.5):\n\n{_seconds(runs, seeds)}")
     parts.append(
         f"Seeds {', '.join(map(str, seeds))}; {device['count']} x {device['kind']}"
-        f" ({device['platform']}); config {_named(args.config)}; protocol {args.protocol}, probes"
-        " reduced by Pillow's bicubic filter and brought back."
+        f" ({device['platform']}); config {_named(args)}; protocol {args.protocol}, probes reduced"
+        " by Pillow's bicubic filter and brought back."
     )
     return "\n\n".join(parts)
 
 
-def _named(config: str) -> str:
+def _named(args: argparse.Namespace) -> str:
     """The config without the folders above it."""
-    path, colon, argument = config.partition(":")
-    return f"{Path(path).parent.name}/{Path(path).name}{colon}{argument}"
+    path, colon, argument = args.config.partition(":")
+    name = f"{Path(path).parent.name}/{Path(path).name}{colon}{argument}"
+    return f"{name} with --small" if args.small else name
 
 
 def _accuracies(results, seeds: Sequence[int]) -> str:

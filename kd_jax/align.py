@@ -20,7 +20,7 @@ from PIL import Image
 
 from kd_jax import cli
 from kd_jax.data import alignment
-from kd_jax.data.folders import EXTENSIONS, read_file
+from kd_jax.data.folders import images_below, read_file
 from kd_jax.data.images import pixels
 from kd_jax.errors import UsageError
 from kd_jax.files import folder, write_atomically
@@ -63,7 +63,7 @@ def align_folder(images: str, landmarks: str, out: str, size: tuple[int, int]) -
     root = pathlib.Path(images).expanduser()
     points = alignment.read_landmarks(landmarks)
     alignment.template(size)
-    names = _image_names(root)
+    names = set(images_below(root))
     for missing, word in (
         (sorted(names - points.keys()), f"has no landmarks in {landmarks}"),
         (sorted(points.keys() - names), f"is named in {landmarks}, but is no image there"),
@@ -99,19 +99,6 @@ def _face_paths(names: set[str], target: epath.Path) -> dict[str, epath.Path]:
     if number > 1:
         raise UsageError(f"{number} images would become {face}: rename them.")
     return faces
-
-
-def _image_names(root: pathlib.Path) -> set[str]:
-    """Paths of all images below a folder, with slashes."""
-    names = {
-        pathlib.Path(place, file).relative_to(root).as_posix()
-        for place, _, files in os.walk(root)
-        for file in files
-        if file.lower().endswith(EXTENSIONS) and not file.startswith(".")
-    }
-    if not names:
-        raise UsageError(f"--images={root} holds no images: name the folder that holds them.")
-    return names
 
 
 def _is_complete(path: epath.Path, size: tuple[int, int], since: int) -> bool:

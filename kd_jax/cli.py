@@ -7,8 +7,10 @@ from typing import Any
 
 import jax
 from absl import flags, logging
+from etils import epath
 
 from kd_jax.errors import UsageError, choices
+from kd_jax.files import folder
 from kd_jax.training import Stopped
 from kd_jax.weights import Trained, load
 
@@ -28,6 +30,20 @@ def parse(values: flags.FlagValues) -> None:
         raise UsageError(f"{_reason(error)} (see --help).") from error
     if len(rest) > 1:
         raise UsageError(f"{' '.join(rest[1:])} is not understood: options start with two dashes.")
+
+
+def writable(flag: flags.FlagHolder) -> epath.Path:
+    """The file that a flag names, in a folder that is there, before anything is computed."""
+    path = folder(flag.value)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+    except OSError as error:
+        raise UsageError(
+            f"--{flag.name}={flag.value} cannot be written ({error}): name a file elsewhere."
+        ) from error
+    return path
 
 
 def one_of(flag: flags.FlagHolder, known: Iterable[str]) -> None:
@@ -84,8 +100,10 @@ class Command:
         return flags.DEFINE_bool(name, default, text, flag_values=self.values)
 
     def integer(self, name: str, default: int, text: str) -> flags.FlagHolder:
-        """The same, a whole number from 0."""
-        return flags.DEFINE_integer(name, default, text, lower_bound=0, flag_values=self.values)
+        """The same, a whole number from 0 to 2**63 - 1."""
+        return flags.DEFINE_integer(
+            name, default, text, lower_bound=0, upper_bound=2**63 - 1, flag_values=self.values
+        )
 
     def number(self, name: str, default: float, text: str) -> flags.FlagHolder:
         """The same, a number."""
@@ -97,13 +115,19 @@ class Command:
             if not flag.value:
                 raise UsageError(f"--{flag.name} is missing: type for example `{self._example}`.")
 
+    def refuse(self, kind: str, unused: Iterable[str]) -> None:
+        """Raises `UsageError` for a flag that was given, but is not used beside the flag `kind`."""
+        for name in sorted(unused):
+            if self.values[name].present:
+                raise UsageError(f"--{name} is not used with --{kind}: leave it out.")
+
     def run(self, main: Callable[[], None]) -> int:
         """Parses the flags and runs the command; returns the exit code."""
 
         def parsed() -> None:
             parse(self.values)
             if self._wants_help.value:
-                print(self._doc, self.values.main_module_help(), sep="\n")
+                print(self._doc, self.values.get_help(), sep="\n")
             else:
                 main()
 

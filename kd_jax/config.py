@@ -183,8 +183,10 @@ class Experiment:
 
     def __post_init__(self):
         one_of(self.execution, EXECUTIONS, "execution")
-        if not (self.seed >= 0 and self.checkpoint_minutes > 0):
-            raise ValueError("seed must be 0 or more, checkpoint_minutes greater than 0")
+        if not (0 <= self.seed < 2**63 and self.checkpoint_minutes > 0):
+            raise ValueError(
+                "seed must be 0 or more, and less than 2**63, checkpoint_minutes greater than 0"
+            )
         for name in self.stages:
             if not re.fullmatch(r"[\w-]+", name):
                 raise ValueError(f"stages.{name}: a stage's name is letters, digits, _ and -")

@@ -1,6 +1,6 @@
 """Writes the embeddings of images by a trained network to an .npz file.
 
-python -m kd_jax.embed --network=runs/kdim_lfw/kdim --images=lfw --out=embeddings.npz
+python -m kd_jax.embed --network=runs/kdim_lfw/kdim --images=lfw --size=112x96 --out=embeddings.npz
 
 `--images` is a folder, whose images are taken wherever they lie below it, or a text file with one
 path a line. All images must have one size. The file holds `names`, the paths below the folder or as
@@ -17,12 +17,14 @@ import sys
 import numpy as np
 
 from kd_jax import cli
-from kd_jax.data.folders import EXTENSIONS, FileImages
+from kd_jax.data.folders import FileImages, images_below
 from kd_jax.embedding import Embedder
 from kd_jax.errors import UsageError
-from kd_jax.files import folder, write_atomically
+from kd_jax.files import write_atomically
 
-_EXAMPLE = "python -m kd_jax.embed --network=runs/kdim_lfw/kdim --images=lfw --out=lfw.npz"
+_EXAMPLE = (
+    "python -m kd_jax.embed --network=runs/kdim_lfw/kdim --images=lfw --size=112x96 --out=lfw.npz"
+)
 _BLOCK = 4096
 """Images that lie in memory at once."""
 
@@ -39,14 +41,20 @@ def main() -> int:
 
     def embed() -> None:
         command.require(network.network, images, out)
+        path = cli.writable(out)
         files = image_files(images.value, cli.height_and_width(size))
         embedder = Embedder(network.load())
         embeddings = embed_files(embedder, files, flip=flip.value, unit=not raw.value)
-        made_with = {**network.to_json(), "flip": flip.value, "unit": not raw.value}
+        options = {"size": size.value, "flip": flip.value, "unit": not raw.value}
         file = io.BytesIO()
         names = np.array([str(key) for key in files.keys])
-        np.savez(file, names=names, embeddings=embeddings, made_with=json.dumps(made_with))
-        write_atomically(folder(out.value), file.getvalue())
+        np.savez(
+            file,
+            names=names,
+            embeddings=embeddings,
+            made_with=json.dumps({**network.to_json(), **options}),
+        )
+        write_atomically(path, file.getvalue())
         print(f"{len(files)} embeddings of {embeddings.shape[1]} numbers written to {out.value}")
 
     return command.run(embed)
@@ -60,22 +68,17 @@ def image_files(path: str, size: tuple[int, int] | None = None) -> FileImages:
     """
     place = pathlib.Path(path).expanduser()
     if place.is_dir():
-        names = sorted(
-            os.path.relpath(os.path.join(parent, file), place)
-            for parent, _, files in os.walk(place)
-            for file in files
-            if file.lower().endswith(EXTENSIONS)
-        )
-        root = place
+        names, root = images_below(place), place
     else:
         try:
-            lines = place.read_text().splitlines()
+            lines = place.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"--images={path} cannot be read ({error}): name a folder of images, or a text file"
                 " with one path a line."
             ) from error
-        names, root = [line.strip() for line in lines if line.strip()], pathlib.Path()
+        names = [os.path.expanduser(line.strip()) for line in lines if line.strip()]
+        root = pathlib.Path()
     if not names:
         raise UsageError(f"--images={path} names no images: add some.")
     return FileImages(

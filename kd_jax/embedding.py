@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.data import Degradation
+from kd_jax.data import Degradation, check_aspect
 from kd_jax.data.order import sequential_batches
 from kd_jax.devices import data_mesh, place, replicated, split
 from kd_jax.errors import UsageError
@@ -36,6 +36,8 @@ class Embedder:
         self._mesh = data_mesh(num_devices)
         self._batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
         degradation = degradation or Degradation()
+        view = trained.views.roles["student"]
+        self._size, self._channels = view.size, len(view.normalisation.mean)
         whole, batches = replicated(self._mesh), split(self._mesh)
         self._variables = jax.device_put(trained.variables, whole)
 
@@ -70,10 +72,21 @@ class Embedder:
             float32 `[N, D]`.
 
         Raises:
-            UsageError: if there are no images.
+            UsageError: if there are no images, or the network would see them squeezed or enlarged.
         """
         if not len(images):
             raise UsageError("There are no images to embed: name a folder that holds some.")
+        if images.shape[-1] != self._channels:
+            raise UsageError(
+                f"The network has learnt to see {self._channels} channels, but the images have"
+                f" {images.shape[-1]}: bring them to as many."
+            )
+        check_aspect(self._size, images.shape[1:3], "use their middle, as with --size=112x96")
+        if size is not None and not 1 <= size <= images.shape[1]:
+            raise UsageError(
+                f"Images {images.shape[1]} pixels high cannot be reduced to {size}: choose 1 to"
+                f" {images.shape[1]}."
+            )
         parts, batches = [], split(self._mesh)
         for index, where in sequential_batches(len(images), self._batch_size):
             batch = self._at(size)(place(images[index], batches))

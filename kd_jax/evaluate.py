@@ -1,20 +1,23 @@
 """Evaluates a trained network on faces: verification of pairs, or identification in SCface.
 
-python -m kd_jax.evaluate --network=runs/kdim_lfw/kdim --pairs=lfw/pairs.txt --images=lfw
-python -m kd_jax.evaluate --network=runs/kdim_lfw/kdim --bin=lfw.bin --protocol=insightface
-python -m kd_jax.evaluate --network=runs/kdim_lfw/kdim --scface=scface_112x112
-python -m kd_jax.evaluate --network=runs/kdim_lfw/kdim --folder=lfw --identities=180
+N=runs/kdim_lfw/kdim
+python -m kd_jax.evaluate --network=$N --size=112x96 --pairs=lfw/pairs.txt --images=lfw
+python -m kd_jax.evaluate --network=$N --size=112x96 --bin=lfw.bin --protocol=insightface
+python -m kd_jax.evaluate --network=$N --size=112x96 --scface=scface_112x112
+python -m kd_jax.evaluate --network=$N --size=112x96 --folder=lfw --identities=180
 
-The images are aligned faces, of the middle of which `--size` is used; the network sees them at its
-own resolution. Of every pair the second image, the probe, is reduced to each of `--probe_sizes` and
-brought back (`--mode=lr_lr` reduces both). SCface's probes are small by themselves. Of a folder,
-with a folder an identity, random identities are chosen, and of each one image that is known; the
-others are the probes. `--out=FILE.json` keeps every number with its protocol and filters.
+The images are aligned faces, of the middle of which `--size` is used: as in training, 112x96 of
+112x112 for KDim's networks. The network sees them at its own resolution. Of every pair the second
+image, the probe, is reduced to each of `--probe_sizes` and brought back (`--mode=lr_lr` reduces
+both). SCface's probes are small by themselves. Of a folder, with a folder an identity, random
+identities are chosen, and of each one image that is known; the others are the probes.
+`--out=FILE.json` keeps every number with its protocol and filters.
 """
 
+import contextlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kd_jax import cli
@@ -30,12 +33,21 @@ from kd_jax.data.face_sets import (
 from kd_jax.embedding import Embedder
 from kd_jax.errors import UsageError
 from kd_jax.evaluation import MODES, PROTOCOLS, identification, lr_verification
-from kd_jax.files import folder, write_atomically
+from kd_jax.files import write_atomically
 from kd_jax.report import markdown
 
 _EXAMPLE = (
-    "python -m kd_jax.evaluate --network=runs/kdim_lfw/kdim --pairs=lfw/pairs.txt --images=lfw"
+    "python -m kd_jax.evaluate --network=runs/kdim_lfw/kdim --size=112x96 --pairs=lfw/pairs.txt"
+    " --images=lfw"
 )
+
+_USES = {
+    "pairs": ("images", "mode", "protocol", "probe_sizes"),
+    "bin": ("mode", "protocol", "probe_sizes"),
+    "scface": (),
+    "folder": ("identities", "seed", "probe_sizes"),
+}
+"""What may be evaluated, and the flags that it uses beside those of all."""
 
 
 def main() -> int:
@@ -62,36 +74,47 @@ def main() -> int:
 
     def evaluate() -> None:
         command.require(network.network)
-        crop = cli.height_and_width(size)
-        if sum(bool(flag.value) for flag in (pairs, pack, scface, faces)) != 1:
+        kind, *more = [name for name in _USES if command.values[name].value] or [None]
+        if kind is None or more:
             raise UsageError("Give one of --pairs (with --images), --bin, --scface and --folder.")
+        command.refuse(kind, set().union(*_USES.values()) - set(_USES[kind]))
+        crop, sizes = cli.height_and_width(size), cli.probe_sizes(probe_sizes)
         for flag, known in ((mode, MODES), (protocol, PROTOCOLS)):
             cli.one_of(flag, known)
+        path = cli.writable(out) if out.value else None
         try:
             degradation = Degradation(down=down.value, up=up.value, blur=blur.value)
         except ValueError as error:
             raise UsageError(f"--down, --up and --blur: {error}.") from error
         embed = Embedder(network.load(), degradation=degradation)
-        found: dict[str, Any] = {
-            **network.to_json(),
-            "degradation": {"down": down.value, "up": up.value, "blur": blur.value},
-        }
-        sizes = cli.probe_sizes(probe_sizes)
-        if scface.value:
-            found |= identify(embed, read_scface(scface.value, crop))
-        elif faces.value:
+
+        def of_pairs(found: FacePairs) -> dict[str, Any]:
+            return verify(embed, found, sizes, mode.value, protocol.value)
+
+        def of_listed_pairs() -> dict[str, Any]:
+            command.require(images)
+            return of_pairs(read_pairs(pairs.value, images.value, crop))
+
+        def of_folder() -> dict[str, Any]:
             gallery = read_gallery(faces.value, crop, identities.value, seed.value)
-            found |= identify(embed, gallery, sizes) | {"seed": seed.value}
-        else:
-            if pairs.value:
-                command.require(images)
-                chosen = read_pairs(pairs.value, images.value, crop)
-            else:
-                chosen = read_bin(pack.value, crop)
-            found |= verify(embed, chosen, sizes, mode.value, protocol.value)
+            return identify(embed, gallery, sizes)
+
+        evaluations = {
+            "pairs": of_listed_pairs,
+            "bin": lambda: of_pairs(read_bin(pack.value, crop)),
+            "scface": lambda: identify(embed, read_scface(scface.value, crop)),
+            "folder": of_folder,
+        }
+        found = {
+            **network.to_json(),
+            "size": size.value,
+            "degradation": {"down": down.value, "up": up.value, "blur": blur.value},
+            **{name: command.values[name].value for name in (kind, *_USES[kind])},
+            **evaluations[kind](),
+        }
         print(table(found))
-        if out.value:
-            write_atomically(folder(out.value), json.dumps(found, indent=2) + "\n")
+        if path is not None:
+            write_atomically(path, json.dumps(found, indent=2) + "\n")
 
     return command.run(evaluate)
 
@@ -100,12 +123,8 @@ def verify(
     embed: Embedder, pairs: FacePairs, sizes: tuple[int | None, ...], mode: str, protocol: str
 ) -> dict[str, Any]:
     """Verification at several sizes, as JSON."""
-    try:
+    with _of(pairs.name):
         results = lr_verification(embed, pairs, sizes, mode=mode, protocol=protocol)
-    except UsageError:
-        raise
-    except ValueError as error:
-        raise UsageError(f"The pairs of {pairs.name} cannot be evaluated: {error}.") from error
     return {
         "set": pairs.name,
         "mode": mode,
@@ -121,15 +140,27 @@ def identify(
     ranks = [rank for rank in (1, 5, 10) if rank <= len(gallery)]
     for name, images in faces.probes.items():
         for size in sizes:
-            found = identification(
-                gallery,
-                faces.gallery.labels,
-                embed(images.images, size=size),
-                images.labels,
-                ranks=ranks,
-            )
+            with _of(faces.name):
+                found = identification(
+                    gallery,
+                    faces.gallery.labels,
+                    embed(images.images, size=size),
+                    images.labels,
+                    ranks=ranks,
+                )
             probes[name if sizes == (None,) else f"{name}, {_name(size)}"] = found.to_json()
     return {"set": faces.name, "probes": probes}
+
+
+@contextlib.contextmanager
+def _of(name: str) -> Iterator[None]:
+    """Says which set cannot be evaluated."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(f"{name} cannot be evaluated: {error}.") from error
 
 
 def _name(size: int | None) -> str:

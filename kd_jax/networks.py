@@ -6,7 +6,7 @@ import functools
 from etils import epath
 
 from kd_jax.config import Experiment
-from kd_jax.data import ImageSet, StoredImages, view_size
+from kd_jax.data import ImageSet, StoredImages, check_aspect, view_size
 from kd_jax.errors import UsageError
 from kd_jax.files import folder
 from kd_jax.weights import NetworkCard, Weights
@@ -104,4 +104,6 @@ class Networks:
                     f" with {name} {theirs[name]!r}, but these images have {value!r}: choose"
                     " weights that fit."
                 )
+        remedy = "choose weights that fit, or change data.source.size"
+        check_aspect(card.size, self.images.image_shape[:2], remedy)
         return card

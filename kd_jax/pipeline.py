@@ -38,7 +38,12 @@ from kd_jax.weights import FINISHED
 
 PyTree = Any
 
-WHERE = (("num_devices",), ("checkpoint_minutes",), ("data", "source", "data_dir"))
+WHERE = (
+    ("num_devices",),
+    ("checkpoint_minutes",),
+    ("data", "source", "data_dir"),
+    ("data", "source", "path"),
+)
 """Config keys that say where and how often, not what: they may change while a run is stopped."""
 
 
@@ -161,7 +166,7 @@ class Run:
         meta = {
             "networks": {role: dataclasses.asdict(card) for role, card in cards.items()},
             "weights": provenance,
-            "train_images": self.plan.train.fingerprint(),
+            "train_images": self.plan.fingerprint,
         }
         return json.loads(json.dumps(meta))
 

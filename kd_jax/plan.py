@@ -1,6 +1,7 @@
 """What will be trained: every stage built and traced, before anything is computed or written."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -66,6 +67,11 @@ class Plan:
         for name in spec.pipeline:
             self._check_weights(name)
             self._check_method(name)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Content hash of the training images."""
+        return self.train.fingerprint()
 
     def steps(self, name: str) -> int:
         """Length of a stage."""

@@ -19,6 +19,7 @@ from kd_jax.models import Outputs
 from kd_jax.training import Checkpoints
 
 PyTree = Any
+CHECKPOINTS = ("last", "best")
 FINISHED = "stage.json"
 """The file that a stage's folder holds when the stage has run to its end."""
 
@@ -88,6 +89,8 @@ class Weights:
             which: `"last"` or `"best"` checkpoint.
             key: config key to name in an error.
         """
+        if which not in CHECKPOINTS:
+            raise UsageError(f"{key}: checkpoint {which!r} is unknown: choose last or best.")
         if not (folder / FINISHED).exists():
             raise UsageError(
                 f"{key} = {str(folder)!r} is no finished stage: name an earlier stage of the"

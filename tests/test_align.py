@@ -118,7 +118,7 @@ def test_two_images_cannot_become_one_face(faces):
         ({"out": None}, "--out is missing"),
         ({"size": "112"}, "--size=112 must be HEIGHTxWIDTH, such as 112x96"),
         ({"size": "96x112"}, "faces are aligned to 112x96 or 112x112, not to 96x112"),
-        ({"images": "nowhere"}, "--images=nowhere holds no images"),
+        ({"images": "nowhere"}, "nowhere holds no images"),
         ({"landmarks": "nowhere.csv"}, "nowhere.csv cannot be read"),
         ({"out": "images/out"}, "--out=images/out lies in --images=images: choose a folder"),
     ],

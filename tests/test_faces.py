@@ -227,10 +227,20 @@ def test_the_evaluate_command_on_identities_of_a_folder(
         (evaluate_main, ["--network=x"], "Give one of --pairs"),
         (evaluate_main, ["--network=x", "--bin=b", "--pairs=p"], "Give one of --pairs"),
         (evaluate_main, ["--network=x", "--bin=b", "--mode=lr"], "--mode=lr is unknown"),
+        (
+            evaluate_main,
+            ["--network=x", "--bin=b", "--images=i"],
+            "--images is not used with --bin",
+        ),
+        (evaluate_main, ["--network=x", "--folder=f", "--mode=lr_lr"], "--mode is not used with"),
+        (evaluate_main, ["--network=x", "--scface=f", "--seed=1"], "--seed is not used with"),
+        (evaluate_main, ["--network=x", "--folder=f", "--seed=99999999999999999999"], "--seed"),
+        (evaluate_main, ["--network=x", "--bin=b", "--out=/proc/no/r.json"], "cannot be written"),
         (evaluate_main, ["--network=x", "--bin=b", "--protocol=lfw"], "--protocol=lfw is unknown"),
         (evaluate_main, ["--network=x", "--bin=b", "--down=cubic"], "filter 'cubic' is unknown"),
         (evaluate_main, ["--network=x", "--bin=b", "--size=112"], "must be HEIGHTxWIDTH"),
         (embed_main, ["--network=x"], "--images is missing"),
+        (embed_main, ["--network=x", "--images=i", "--out=/proc/no/e.npz"], "cannot be written"),
         (embed_main, ["--network=x", "--images=/nowhere", "--out=o"], "cannot be read"),
     ],
 )
@@ -239,6 +249,51 @@ def test_what_the_user_can_mend_is_one_sentence(monkeypatch, capsys, main, argum
     error = capsys.readouterr().err
     assert says in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (["--size=14x10"], "would be squeezed to what the network has learnt to see, 14x12"),
+        (["--probe_sizes=20"], "cannot be reduced to 20: choose 1 to 14"),
+        (["--checkpoint=lats"], "checkpoint 'lats' is unknown: choose last or best"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_sentence(
+    faces, finished, monkeypatch, capsys, changes, says
+):
+    arguments = [f"--network={finished[0] / 'student'}", f"--pairs={faces / 'pairs.txt'}"]
+    assert command(monkeypatch, evaluate_main, *arguments, f"--images={faces}", *changes) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_gallery_of_one_is_one_sentence(faces, finished, monkeypatch, capsys):
+    arguments = (f"--network={finished[0] / 'student'}", f"--folder={faces}", "--identities=1")
+    assert command(monkeypatch, evaluate_main, *arguments) == 2
+    assert "cannot be evaluated" in capsys.readouterr().err
+
+
+def test_images_of_other_channels_are_an_error(embedder):
+    with pytest.raises(UsageError, match="has learnt to see 3 channels, but the images have 1"):
+        embedder(np.zeros((2, 14, 12, 1), np.uint8))
+
+
+def test_weights_from_elsewhere_must_see_the_same_part_of_the_images(faces, finished, tmp_path):
+    config = small_faces.get_config(faces)
+    config["data"]["source"]["size"] = (12, 12)
+    stage = config["stages"]["student"]
+    stage["networks"]["teacher"]["init_from"] = str(finished[0] / "teacher")
+    config |= {"stages": {"student": stage}, "pipeline": ("student",)}
+    with pytest.raises(UsageError, match="would be squeezed .* change data.source.size"):
+        Run(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("main", [evaluate_main, embed_main])
+def test_help_lists_the_flags(monkeypatch, capsys, main):
+    assert command(monkeypatch, main, "--help") == 0
+    assert "--network" in capsys.readouterr().out
 
 
 def test_wrong_probe_sizes_are_one_sentence(faces, finished, monkeypatch, capsys):

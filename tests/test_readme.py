@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax import models, weights
+from kd_jax import embedding, models, weights
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -39,8 +39,9 @@ def test_a_network_of_ones_own_works():
 
 def test_a_trained_student_is_loaded(monkeypatch):
     monkeypatch.setattr(weights, "load", lambda folder: lambda images: (folder, images))
+    monkeypatch.setattr(embedding, "Embedder", lambda trained: trained)
     names = execute("weights import load", images=3)
-    assert names["outputs"] == ("runs/quickstart/student", 3)
+    assert names["outputs"] == names["embeddings"] == ("runs/quickstart/student", 3)
 
 
 def test_files_it_names_exist():

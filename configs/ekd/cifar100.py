@@ -59,6 +59,7 @@ def ekd(
     size: int = 32,
     flip: bool = True,
     crop: bool = True,
+    stream: bool = False,
     **defaults,
 ) -> ConfigDict:
     """The experiment on other images.
@@ -69,6 +70,7 @@ def ekd(
         size: their height.
         flip: mirroring leaves them what they are.
         crop: so does moving them by an eighth of their height.
+        stream: decode the images as they are needed.
         **defaults: of the arguments, where they differ from CIFAR-100's.
     """
     known = {
@@ -94,6 +96,7 @@ def ekd(
     config = base_config(f"ekd_{name}_{arg.teacher}_{arg.student}")
     config.seed = 5
     config.data.source = {"name": "npz", "path": arg.npz} if arg.npz else source
+    config.data.stream = stream
     config.data.train_fraction = arg.fraction
     config.data.batch_size = 64
     config.data.eval_batch_size = 1024

@@ -21,6 +21,7 @@ def get_config(argument: str | None = None) -> ConfigDict:
         source,
         size=112,
         crop=False,  # the faces are aligned
+        stream=True,
         student="resnet18_slim",
         resolution=16,
     )

@@ -8,7 +8,8 @@ all fit on a device. Only persons with five images or more are trained on. That 
 298 persons where the paper has 490,623 of 10,572: accuracies cannot be compared with its tables,
 the methods with one another can. The arguments are those of `configs/kdim/casia.py`.
 
-    python -m kd_jax.evaluate --network=runs/kdim_lfw/kdim --pairs=lfw/pairsDevTest.txt --images=lfw
+    python -m kd_jax.evaluate --network=runs/kdim_lfw/kdim --size=112x96 \
+        --pairs=lfw/pairsDevTest.txt --images=lfw
 """
 
 from ml_collections import ConfigDict
@@ -19,6 +20,7 @@ from kd_jax.configs import face_source, sibling
 def get_config(argument: str | None = None) -> ConfigDict:
     """The experiment."""
     source = face_source("lfw", size=(112, 96), min_images=5)
+    rates = {"learning_rate": 0.02, "teacher_learning_rate": 0.02}
     return sibling(__file__, "casia.py").kdim(
-        argument, source, "kdim_lfw", stream=False, batch=64, learning_rate=0.02
+        argument, source, "kdim_lfw", stream=False, batch=64, **rates
     )

@@ -1,7 +1,7 @@
 """Latency of a teacher and its student on the present device: KDim's claim of 3 times (Table 9).
 
     python experiments/benchmarks/inference.py                 # SphereFace-64 and the thin network
-    python experiments/benchmarks/inference.py --threads=1     # on a CPU, one thread of it
+    taskset --cpu-list 0 python experiments/benchmarks/inference.py     # on one core of a CPU
 
 The whole way from uint8 faces to embeddings, at batch 1 and 64, by default in 112x96 pixels. The
 paper measures 35 ms for the student on an Intel CPU at 2.5 GHz. Times are the median of several
@@ -9,15 +9,29 @@ runs taken in turn, after some that warm up.
 """
 
 import argparse
-import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kd_jax import cli, models
+from kd_jax.data import Normalisation, View, Views
+from kd_jax.errors import UsageError
+from kd_jax.report import markdown
+
+_WARM_UP = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the table; returns the exit code."""
+    """Runs the command line; returns the exit code."""
+    return cli.command(lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -28,37 +42,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, nargs=2, default=[112, 96], help="height and width")
     parser.add_argument("--dtype", default="float32", help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=15, help="default: %(default)s")
-    parser.add_argument("--threads", type=int, help="of a CPU; default all")
     args = parser.parse_args(argv)
-    if args.threads is not None:  # only before JAX starts
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
-    table(args)
-    return 0
-
-
-def table(args: argparse.Namespace) -> None:
-    """Measures and prints."""
-    import jax
-    import numpy as np
-
-    from kd_jax.report import markdown
-
-    networks = {name: _network(name, args) for name in (args.teacher, args.student)}
-    device = jax.devices()[0].device_kind
-    threads = "" if args.threads is None else f", {args.threads} thread(s)"
+    if args.teacher == args.student:
+        raise UsageError(f"--teacher and --student are both {args.teacher}: choose two networks.")
     print(
-        f"{args.size[0]}x{args.size[1]} pixels, {args.dtype}, width {args.width:g}; {device}"
-        f"{threads}, jax {jax.__version__}\n"
+        f"{args.size[0]}x{args.size[1]} pixels, {args.dtype}, width {args.width:g};"
+        f" {jax.devices()[0].device_kind}, jax {jax.__version__}\n"
     )
+    print(table(args))
+
+
+def table(args: argparse.Namespace) -> str:
+    """Measures, and writes the table."""
+    networks = {name: _network(name, args) for name in (args.teacher, args.student)}
     rows, rng = [], np.random.default_rng(0)
     for batch in args.batches:
         images = rng.integers(0, 256, (batch, *args.size, 3), dtype=np.uint8)
         times = {name: [] for name in networks}
-        for round in range(3 + args.repeats):
+        for round in range(_WARM_UP + args.repeats):
             for name, (run, _) in networks.items():
                 start = time.perf_counter()
                 jax.block_until_ready(run(images))
-                if round >= 3:
+                if round >= _WARM_UP:
                     times[name].append(1e3 * (time.perf_counter() - start))
         ratios = [a / b for a, b in zip(times[args.teacher], times[args.student], strict=True)]
         for name, (_, params) in networks.items():
@@ -66,17 +71,11 @@ def table(args: argparse.Namespace) -> None:
             ratio = f"{statistics.median(ratios):.1f}" if name == args.student else "1"
             rows.append([name, f"{params:,}", str(batch), f"{ms:.2f}", f"{ms / batch:.2f}", ratio])
     columns = ("network", "params", "batch", "ms", "ms an image", "times as fast")
-    print(markdown(columns, rows))
+    return markdown(columns, rows)
 
 
-def _network(name: str, args: argparse.Namespace):
+def _network(name: str, args: argparse.Namespace) -> tuple[Callable, int]:
     """A program from uint8 images to embeddings, and the number of parameters of the backbone."""
-    import jax
-    import jax.numpy as jnp
-
-    from kd_jax import models
-    from kd_jax.data import Normalisation, View, Views
-
     module = models.create(name, num_classes=1, width=args.width, dtype=args.dtype)
     views = Views({"student": View(tuple(args.size), Normalisation((0.5,), (128 / 255,)))})
     example = jnp.zeros((1, *args.size, 3))

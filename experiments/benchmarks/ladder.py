@@ -35,10 +35,10 @@ from kd_jax.training.stage import ADAPTERS, named_key
 Rung = Callable[[], None]
 
 
-def write_images(path: Path, number: int) -> None:
-    """Random images of CIFAR-100's size and with its classes, as `.npz`."""
+def write_images(path: Path, number: int, size: tuple[int, int]) -> None:
+    """Random images of a height and width, with CIFAR-100's classes, as `.npz`."""
     generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (number, 32, 32, 3), dtype=np.uint8)
+    images = generator.integers(0, 256, (number, *size, 3), dtype=np.uint8)
     np.savez(path, images=images, labels=np.arange(number) % 100)
 
 

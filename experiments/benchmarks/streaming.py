@@ -5,10 +5,14 @@ r"""Whether reading faces from the disk keeps the device busy.
 
 KDim's stage on a folder of faces (or a pack of insightface): images a second of the reader alone,
 of the training step alone on images that lie on the device, and of both together in the loop. The
-reader should be at least twice as fast as the step. Defaults are KDim's networks, batch 64.
+reader should be at least twice as fast as the step. Medians of rounds in turn, after one that warms
+up. Defaults are KDim's networks, batch 64.
 """
 
 import argparse
+import dataclasses
+import functools
+import statistics
 import sys
 import tempfile
 import time
@@ -18,7 +22,7 @@ from pathlib import Path
 import jax
 
 from kd_jax import cli
-from kd_jax.data import Feed, Resident, Streamed
+from kd_jax.data import BatchOrder, Feed, Resident, Streamed
 from kd_jax.devices import replicated
 from kd_jax.pipeline import Run
 from kd_jax.report import markdown
@@ -47,7 +51,8 @@ def _run(argv: Sequence[str] | None) -> None:
     parser.add_argument("--width", type=float, default=1.0, help="of both (default: %(default)s)")
     parser.add_argument("--dtype", default="bfloat16", help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=64, help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=10, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=10, help="in a round (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="after one that warms up")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         print(table(Run(config(args), folder), args))
@@ -70,22 +75,33 @@ def table(run: Run, args: argparse.Namespace) -> str:
     """Measures, and writes the table."""
     order, batch = run.plan.order, run.plan.order.batch_size
     few = run.plan.train.keep(order(0)).in_memory()
-    streamed, resident = Streamed(run.plan.train, run.mesh), Resident(few, run.mesh)
+    feeds = {"step alone": Resident(few, run.mesh), "both": Streamed(run.plan.train, run.mesh)}
+    orders = {"step alone": dataclasses.replace(order, num_examples=len(few)), "both": order}
+    reader, train = Streamed(run.plan.train, run.mesh), _Steps(run)
+    done = 0  # every round goes on where the one before ended, so that nothing is opened anew
 
     def reading() -> None:
-        for step in range(args.steps):
-            streamed.steps(order, step, 1)
+        for step in range(done, done + args.steps):
+            reader.steps(order, step, 1)
 
-    steps = _Steps(run)
-    small = type(order)(order.seed, len(few), batch)
-    found = {
-        "reader alone": _rate(reading, args.steps * batch),
-        "step alone": _rate(lambda: steps(resident, small, args.steps), args.steps * batch),
-        "both": _rate(lambda: steps(streamed, order, args.steps), args.steps * batch),
-    }
-    streamed.close()
+    runs = {"reader alone": reading}
+    for name in feeds:
+        runs[name] = functools.partial(
+            lambda name: train(feeds[name], orders[name], done, args.steps), name
+        )
+    times = {name: [] for name in runs}
+    for round in range(1 + args.rounds):
+        for name, go in runs.items():
+            start = time.perf_counter()
+            go()
+            if round:
+                times[name].append(time.perf_counter() - start)
+        done += args.steps
+    reader.close()
+    feeds["both"].close()
+    rates = {name: args.steps * batch / statistics.median(each) for name, each in times.items()}
     rows = [
-        [name, f"{rate:,.0f}", f"{rate / found['step alone']:.2f}"] for name, rate in found.items()
+        [name, f"{rate:,.0f}", f"{rate / rates['step alone']:.2f}"] for name, rate in rates.items()
     ]
     device = run.mesh.devices.flat[0].device_kind
     return (
@@ -111,21 +127,13 @@ class _Steps:
         self._state, self._frozen = jax.jit(fresh, out_shardings=whole)()
         self._run = EXECUTIONS["jit"](stage, run.mesh)
 
-    def __call__(self, feed: Feed, order, steps: int) -> None:
-        for step in range(steps):
+    def __call__(self, feed: Feed, order: BatchOrder, first: int, steps: int) -> None:
+        for step in range(first, first + steps):
             rows = feed.steps(order, step, 1)
             self._state, metrics = self._run(self._state, self._frozen, feed.images, rows)
             if jax.default_backend() == "cpu":  # where calls would pile up
                 jax.block_until_ready(metrics)
         jax.block_until_ready(self._state)
-
-
-def _rate(run, images: int) -> float:
-    """Images a second, after a run that warms up."""
-    run()
-    start = time.perf_counter()
-    run()
-    return images / (time.perf_counter() - start)
 
 
 if __name__ == "__main__":

@@ -83,10 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.command(lambda: _run(_parse(argv)))
 
 
-def parser(doc: str) -> argparse.ArgumentParser:
+def parser(doc: str, **options) -> argparse.ArgumentParser:
     """The options of what measures whole stages."""
     parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, **options
     )
     parser.add_argument("--network", default="resnet18", help="of the student")
     parser.add_argument("--teacher", help="of EKD (default: the student's network)")
@@ -140,9 +140,15 @@ def _run(args: argparse.Namespace) -> None:
         print(f"Load of the machine's {os.cpu_count()} cores: {load} (1, 5, 15 minutes).")
 
 
-def experiment(args: argparse.Namespace, folder: Path, config: str, *more_arguments: str) -> Run:
-    """A config's stages on random images, checked and made."""
-    ladder.write_images(folder / "images.npz", args.images)
+def experiment(
+    args: argparse.Namespace,
+    folder: Path,
+    config: str,
+    *more_arguments: str,
+    size: tuple[int, int] = (32, 32),
+) -> Run:
+    """A config's stages on random images of a size, checked and made."""
+    ladder.write_images(folder / "images.npz", args.images, size)
     path = Path(__file__).parents[2] / "configs" / config
     argument = (
         f"student={args.network},teacher={args.teacher},resolution={args.resolution}"
@@ -152,6 +158,7 @@ def experiment(args: argparse.Namespace, folder: Path, config: str, *more_argume
     values = runpy.run_path(str(path))["get_config"](argument).to_dict()
     values["data"] |= {
         "source": {"name": "npz", "path": str(folder / "images.npz")},
+        "stream": False,
         "test_split": "train[:1]",
         "batch_size": args.batch,
         "eval_batch_size": args.batch,

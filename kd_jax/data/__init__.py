@@ -24,4 +24,5 @@ from kd_jax.data.subsets import class_fraction as class_fraction
 from kd_jax.data.views import Normalisation as Normalisation
 from kd_jax.data.views import View as View
 from kd_jax.data.views import Views as Views
+from kd_jax.data.views import check_aspect as check_aspect
 from kd_jax.data.views import view_size as view_size

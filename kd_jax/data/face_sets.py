@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from kd_jax.data.faces import FaceFolder
-from kd_jax.data.folders import EXTENSIONS, FileImages
+from kd_jax.data.folders import FileImages, images_below
 from kd_jax.data.images import ImageSet, StoredImages, places_in_class
 from kd_jax.data.packs import read_pack
 from kd_jax.data.subsets import ranks_in_class
@@ -103,7 +103,7 @@ def read_pairs(
 def _read_table(path: str) -> tuple[list[int], list[list[str]]]:
     """The numbers in the first line of a list of pairs, and the cells of the other lines."""
     try:
-        text = pathlib.Path(path).expanduser().read_text(encoding="utf-8")
+        text = pathlib.Path(path).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read ({error}): name a list of pairs.") from error
     lines = [line.strip().split("\t") for line in text.splitlines() if line.strip()]
@@ -256,16 +256,14 @@ def read_scface(
 def _scface_files(root: pathlib.Path) -> dict[str, str]:
     """Paths below a folder of the images of SCface, by name without its end."""
     found: dict[str, str] = {}
-    for folder, _, files in os.walk(root):
-        for file in sorted(files):
-            name, end = os.path.splitext(file)
-            if end.lower() in EXTENSIONS and _SCFACE_FILE.fullmatch(name):
-                path = os.path.relpath(os.path.join(folder, file), root)
-                if name in found:
-                    raise UsageError(
-                        f"{root} holds {name} twice, as {found[name]} and {path}: take one out."
-                    )
-                found[name] = path
+    for path in images_below(root):
+        name = pathlib.PurePath(path).stem
+        if _SCFACE_FILE.fullmatch(name):
+            if name in found:
+                raise UsageError(
+                    f"{root} holds {name} twice, as {found[name]} and {path}: take one out."
+                )
+            found[name] = path
     return found
 
 

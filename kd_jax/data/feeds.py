@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grain
@@ -20,6 +21,10 @@ set, and whatever of `image`, `label` and `where` does not lie on the devices al
 
 _READ_AHEAD = 256 * 2**20
 """Bytes of images that one call may hold, and that are decoded before they are needed."""
+_BATCHES = 8
+"""Batches that are decoded ahead, if they are small."""
+_BLOCK = 8
+"""Images that a thread decodes at a time."""
 
 
 class Feed:
@@ -91,6 +96,7 @@ class Streamed(Feed):
         self._stored, self._mesh = images, mesh
         self._bytes = int(np.prod(images.image_shape))
         self._order, self._next, self._iterator = None, 0, None
+        self._pool = ThreadPoolExecutor(os.cpu_count())
 
     def __len__(self) -> int:
         """Number of images."""
@@ -105,7 +111,11 @@ class Streamed(Feed):
         if (order, step) != (self._order, self._next) or self._iterator is None:
             self.close()
             self._iterator = self._read(lambda i: {"index": order(i)}, order.batch_size, step)
-        batches = [next(self._iterator) for _ in range(count)]
+        try:
+            batches = [next(self._iterator) for _ in range(count)]
+        except BaseException:
+            self.close()  # else a second try would get the batch after
+            raise
         self._order, self._next = order, step + count
         return {name: _stack([batch[name] for batch in batches]) for name in batches[0]}
 
@@ -137,12 +147,10 @@ class Streamed(Feed):
         here = np.zeros(batch_size, bool)
         for (part,) in devices.values():
             here[part] = True
-        source = _Batches(self._stored, rows, np.flatnonzero(here), stop)
-        ahead = max(2, _READ_AHEAD // (batch_size * self._bytes))
-        threads = min(os.cpu_count() or 1, ahead)
-        options = grain.ReadOptions(
-            num_threads=threads, prefetch_buffer_size=min(ahead, 2 * threads)
-        )
+        source = _Batches(self._stored, self._pool, rows, np.flatnonzero(here), stop)
+        ahead = min(_BATCHES, max(2, _READ_AHEAD // (int(here.sum()) * self._bytes)))
+        # These threads put batches together; those that decode are the pool's, one a core.
+        options = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
         return iter(grain.MapDataset.source(source)[start:].to_iter_dataset(options))
 
 
@@ -154,9 +162,17 @@ def _stack(arrays: list[np.ndarray]) -> np.ndarray:
 class _Batches:
     """Batches by number, as grain wants to read them."""
 
-    def __init__(self, images, rows: Callable[[int], Rows], here: np.ndarray, stop: int):
+    def __init__(
+        self,
+        images: StoredImages,
+        pool: ThreadPoolExecutor,
+        rows: Callable[[int], Rows],
+        here: np.ndarray,
+        stop: int,
+    ):
         """See `Streamed._read`; `here` are the places whose images this process needs."""
-        self._images, self._rows, self._here, self._stop = images, rows, here, stop
+        self._images, self._pool, self._rows = images, pool, rows
+        self._here, self._stop = here, stop
 
     def __len__(self) -> int:
         return self._stop
@@ -166,8 +182,13 @@ class _Batches:
         index = rows["index"]
         # Other processes' rows are never looked at, so their memory is never touched either.
         image = np.empty((len(index), *self._images.image_shape), np.uint8)
-        for row in self._here:
-            image[row] = self._images.read(index[row])
+
+        def decode(start: int) -> None:
+            for row in self._here[start : start + _BLOCK]:
+                image[row] = self._images.read(index[row])
+
+        for _ in self._pool.map(decode, range(0, len(self._here), _BLOCK)):
+            pass
         return {**rows, "image": image, "label": self._images.labels[index]}
 
 

@@ -75,6 +75,23 @@ def image_names(folder: pathlib.Path) -> list[str]:
     return [entry.name for entry in _entries(folder) if entry.name.lower().endswith(EXTENSIONS)]
 
 
+def images_below(folder: pathlib.Path) -> list[str]:
+    """Paths of all images below a folder, with slashes, sorted, without what is hidden.
+
+    Raises:
+        UsageError: if there are none.
+    """
+    names = sorted(
+        pathlib.Path(place, file).relative_to(folder).as_posix()
+        for place, _, files in os.walk(folder)
+        for file in files
+        if file.lower().endswith(EXTENSIONS) and not file.startswith(".")
+    )
+    if not names:
+        raise UsageError(f"{folder} holds no images: name the folder that holds them.")
+    return names
+
+
 def _images(folder: pathlib.Path) -> list[str]:
     names = image_names(folder)
     if not names:

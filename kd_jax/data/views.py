@@ -49,8 +49,8 @@ class Views:
     """Turns a batch of stored images into one normalised view for each role.
 
     The batch is augmented once at full resolution; every role then gets its resolution of the
-    same augmented images, or, with `own_augmentation`, of a copy augmented for itself. Roles with
-    equal degradations see the same degraded images.
+    same augmented images, and roles with equal degradations see the same degraded ones; with
+    `own_augmentation` each sees a copy augmented and degraded for itself.
 
     Attributes:
         roles: how each role sees them.
@@ -105,6 +105,22 @@ class Views:
         if view.degradation is not None and keys is not None:
             images = view.degradation(keys, images)
         return view.normalisation(resize(images, view.size, self.filter))
+
+
+def check_aspect(size: tuple[int, int], image_size: tuple[int, int], remedy: str) -> None:
+    """Raises `UsageError` for images that would be squeezed.
+
+    Args:
+        size: (height, width) of what a network has learnt to see.
+        image_size: (height, width) of the images.
+        remedy: what the user may do.
+    """
+    height, width = size
+    if max(1, round(image_size[1] * height / image_size[0])) != width:
+        raise UsageError(
+            f"Images of {image_size[0]}x{image_size[1]} pixels would be squeezed to what the"
+            f" network has learnt to see, {height}x{width}: {remedy}."
+        )
 
 
 def view_size(resolution: int | None, image_size: tuple[int, int], key: str) -> tuple[int, int]:

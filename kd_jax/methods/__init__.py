@@ -6,6 +6,7 @@ from kd_jax.methods.evolutionary import Evolutionary as Evolutionary
 from kd_jax.methods.hybrid_order import HybridOrder as HybridOrder
 from kd_jax.methods.improved_distillation import ImprovedDistillation as ImprovedDistillation
 from kd_jax.methods.labels import LABEL_LOSSES as LABEL_LOSSES
+from kd_jax.methods.labels import default_options as default_options
 from kd_jax.methods.soft_targets import SoftTargets as SoftTargets
 from kd_jax.methods.supervised import Supervised as Supervised
 

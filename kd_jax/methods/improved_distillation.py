@@ -33,6 +33,10 @@ class ImprovedDistillation(Method):
         soft_weight: of the cross-entropy with the teacher.
         feature_weight: of the discrepancy of the embeddings.
         features: `"mk_mmd"`, or `"l2"`.
+        multipliers: of MK-MMD's variance, a kernel each.
+        variance: where that comes from: `"distinct"` pairs of the pooled features, `"all"` pairs,
+            or pairs `"cross"` the two networks.
+        unbiased: MK-MMD without the pairs of a feature with itself.
         loss: on the labels, a name of `LABEL_LOSSES`.
         options: of that loss.
     """
@@ -42,6 +46,9 @@ class ImprovedDistillation(Method):
     soft_weight: float = 1.0
     feature_weight: float = 1.0
     features: str = "mk_mmd"
+    multipliers: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0)
+    variance: str = "distinct"
+    unbiased: bool = False
     loss: str = "cross_entropy"
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -51,6 +58,9 @@ class ImprovedDistillation(Method):
     def __post_init__(self):
         check_weights(self)
         check_choice("features", self.features, ("mk_mmd", "l2"))
+        check_choice("variance", self.variance, ("distinct", "all", "cross"))
+        if not self.multipliers or min(self.multipliers) <= 0:
+            raise ValueError(f"multipliers must be greater than 0, not {self.multipliers}")
         label_loss(self.loss, self.options)
         if not self.temperature > 0:
             raise ValueError(f"temperature must be greater than 0, not {self.temperature}")
@@ -84,5 +94,12 @@ class ImprovedDistillation(Method):
 
     def _discrepancy(self, student, teacher, axis_name):
         if self.features == "mk_mmd":
-            return losses.mk_mmd(student, teacher, axis_name=axis_name)
+            return losses.mk_mmd(
+                student,
+                teacher,
+                multipliers=self.multipliers,
+                variance=self.variance,
+                unbiased=self.unbiased,
+                axis_name=axis_name,
+            )
         return losses.normalized_feature_l2(student, teacher).mean()

@@ -80,6 +80,15 @@ LABEL_LOSSES: dict[str, Callable] = {
 }
 
 
+def default_options(name: str) -> dict[str, Any]:
+    """The options of a loss and their defaults, for a config to write out."""
+    return {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(LABEL_LOSSES[name]).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+
+
 def label_loss(name: str, options: Mapping[str, Any]) -> LabelLoss:
     """The loss of a name, with its options set.
 
@@ -91,14 +100,9 @@ def label_loss(name: str, options: Mapping[str, Any]) -> LabelLoss:
         ValueError: if the name or an option is unknown.
     """
     check_choice("loss", name, tuple(LABEL_LOSSES))
-    function = LABEL_LOSSES[name]
-    keywords = [
-        parameter.name
-        for parameter in inspect.signature(function).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    ]
+    function, known = LABEL_LOSSES[name], default_options(name)
     for option in options:
-        if option not in keywords:
-            known = ", ".join(keywords) or "none"
-            raise ValueError(f"options.{option} is not used by {name}: its options are {known}")
+        if option not in known:
+            names = ", ".join(known) or "none"
+            raise ValueError(f"options.{option} is not used by {name}: its options are {names}")
     return lambda outputs, batch: function(outputs, batch, **options)

@@ -113,4 +113,8 @@ def test_a_damaged_image_is_an_error_where_it_is_used():
     with pytest.raises(OSError, match="image 11 is damaged"):
         for _ in feed.batches(8):
             pass
+    bad = next(i for i in range(20) if 11 in ORDER(i))
+    for _ in range(2):  # a second try does not go on with the batch after
+        with pytest.raises(OSError, match="image 11 is damaged"):
+            feed.steps(ORDER, bad, 1)
     feed.close()

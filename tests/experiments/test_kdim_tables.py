@@ -16,7 +16,7 @@ def kdim(script):
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
     folder = tmp_path_factory.mktemp("faces")
-    small_faces.write(folder)
+    small_faces.write(folder, scale=4)
     return folder
 
 
