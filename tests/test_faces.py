@@ -286,7 +286,7 @@ def test_weights_from_elsewhere_must_see_the_same_part_of_the_images(faces, fini
     stage = config["stages"]["student"]
     stage["networks"]["teacher"]["init_from"] = str(finished[0] / "teacher")
     config |= {"stages": {"student": stage}, "pipeline": ("student",)}
-    with pytest.raises(UsageError, match="would be squeezed .* change data.source.size"):
+    with pytest.raises(UsageError, match=r"would be squeezed .* change data.source.size"):
         Run(config, tmp_path / "run")
 
 
