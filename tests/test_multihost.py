@@ -8,14 +8,19 @@ import sys
 
 import pytest
 import small_config
+import small_faces
 
 from kd_jax.pipeline import Run
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def config():
-    values = small_config.get_config().to_dict()
+def config(faces):
+    """HORKD on faces, of which each process decodes those of its own devices."""
+    values = small_faces.get_config(faces, stream=True)
+    values["stages"]["student"]["method"] = (
+        small_config.get_config().stages.student.method.to_dict()
+    )
     values["num_devices"] = None
     values["checkpoint_minutes"] = 0.001  # also between evaluations
     for stage in values["stages"].values():
@@ -23,13 +28,13 @@ def config():
     return values
 
 
-def work(process, port, workdir):
+def work(process, port, faces, workdir):
     """What each process runs."""
     import jax
 
     jax.config.update("jax_num_cpu_devices", 2)
     jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=process)
-    summary = Run(config(), workdir).run()
+    summary = Run(config(faces), workdir).run()
     assert summary["device"]["count"] == 4
     assert summary["device"]["processes"] == 2
 
@@ -39,12 +44,15 @@ def test_two_processes_train_as_one(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     code = (
-        "import sys, test_multihost as t; t.work(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])"
+        "import sys, test_multihost as t;"
+        "t.work(int(sys.argv[1]), int(sys.argv[2]), *map(t.pathlib.Path, sys.argv[3:]))"
     )
+    faces = tmp_path / "faces"
+    small_faces.write(faces)
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "JAX_PLATFORMS": "cpu"}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(i), str(port), str(tmp_path / "two")],
+            [sys.executable, "-c", code, str(i), str(port), str(faces), str(tmp_path / "two")],
             env=environment,
             stderr=subprocess.PIPE,
             text=True,
@@ -54,7 +62,7 @@ def test_two_processes_train_as_one(tmp_path):
     errors = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
     # one process goes on with what two have finished, and agrees with one that did it all
-    together = Run(config(), tmp_path / "two").run()
-    alone = Run(config(), tmp_path / "one").run()
+    together = Run(config(faces), tmp_path / "two").run()
+    alone = Run(config(faces), tmp_path / "one").run()
     for stage, other in zip(together["stages"], alone["stages"], strict=True):
         assert stage["last"] == pytest.approx(other["last"], rel=1e-5)
