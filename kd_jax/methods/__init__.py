@@ -9,6 +9,7 @@ from kd_jax.methods.labels import LABEL_LOSSES as LABEL_LOSSES
 from kd_jax.methods.labels import default_options as default_options
 from kd_jax.methods.soft_targets import SoftTargets as SoftTargets
 from kd_jax.methods.supervised import Supervised as Supervised
+from kd_jax.methods.transfer import Transfer as Transfer
 
 METHODS: dict[str, type[Method]] = {
     "evolutionary": Evolutionary,
@@ -16,4 +17,5 @@ METHODS: dict[str, type[Method]] = {
     "improved_distillation": ImprovedDistillation,
     "soft_targets": SoftTargets,
     "supervised": Supervised,
+    "transfer": Transfer,
 }

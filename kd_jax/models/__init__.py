@@ -11,3 +11,5 @@ from kd_jax.models.outputs import Outputs as Outputs
 from kd_jax.models.registry import create as create
 from kd_jax.models.registry import names as names
 from kd_jax.models.registry import register as register
+from kd_jax.models.regressors import GaussianRegressor as GaussianRegressor
+from kd_jax.models.regressors import HintRegressor as HintRegressor

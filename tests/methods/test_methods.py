@@ -16,6 +16,7 @@ from kd_jax.methods import (
     ImprovedDistillation,
     SoftTargets,
     Supervised,
+    Transfer,
 )
 from kd_jax.models import Outputs
 
@@ -58,6 +59,7 @@ def test_the_registry_has_every_method():
         "improved_distillation": ImprovedDistillation,
         "soft_targets": SoftTargets,
         "supervised": Supervised,
+        "transfer": Transfer,
     } == METHODS
     assert all("student" in method.roles for method in METHODS.values())
 

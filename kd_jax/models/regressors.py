@@ -1,0 +1,51 @@
+"""Small networks that bring a student's map to a teacher's channels, for hints."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kd_jax.models import layers
+
+
+class HintRegressor(nn.Module):
+    """1x1 convolution, batch norm and ReLU: RepDistiller's `ConvReg` between maps of one size.
+
+    Attributes:
+      features: channels of the teacher's map.
+      axis_name: axis over which batch norm averages, inside `pmap`.
+    """
+
+    features: int
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[N, H, W, C]` to `[N, H, W, features]`; batch norm is that of the batch."""
+        x = layers.convolution(x.dtype)(self.features, 1, name="conv")(x)
+        return nn.relu(layers.batch_norm(train=True, axis_name=self.axis_name)(name="norm")(x))
+
+
+class GaussianRegressor(nn.Module):
+    """Mean and scale of a Gaussian of the teacher's map, given the student's: RepDistiller's VID.
+
+    Three 1x1 convolutions with ReLU between them, and a scale for each channel, which starts from
+    a variance of 5.
+
+    Attributes:
+      features: channels of the teacher's map.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Maps `[N, H, W, C]` to means `[N, H, W, features]` and log-scales `[features]`."""
+        conv = layers.convolution(x.dtype)
+        for i in (1, 2):
+            x = nn.relu(conv(self.features, 1, name=f"conv{i}")(x))
+        # softplus(log_scale) + 1e-5 = 5
+        start = nn.initializers.constant(math.log(math.expm1(5.0 - 1e-5)))
+        log_scale = self.param("log_scale", start, (self.features,), jnp.float32)
+        return conv(self.features, 1, name="conv3")(x), log_scale
