@@ -35,7 +35,6 @@ from kd_jax.embedding import Embedder
 from kd_jax.errors import UsageError
 from kd_jax.evaluation import PROTOCOLS
 from kd_jax.files import folder, write_atomically
-from kd_jax.pipeline import Run
 from kd_jax.weights import load
 
 SMALL = (
@@ -103,7 +102,7 @@ def _run(argv: Sequence[str] | None) -> None:
     runs, results, scfaces = {}, {}, {}
     for seed in seeds:
         place = folder(args.workdir) / f"seed_{seed}"
-        runs[seed] = _trained(config | {"seed": seed}, place)
+        runs[seed] = tables.summary(config | {"seed": seed}, place)
         results[seed] = {stage: _verified(place / stage, pairs, args.protocol) for stage in STAGES}
         if scface is not None:
             scfaces[seed] = {stage: _identified(place / stage, scface) for stage in STAGES}
@@ -116,20 +115,12 @@ def _config(args: argparse.Namespace) -> dict[str, Any]:
     path, _, argument = args.config.partition(":")
     arguments = ("baselines=true", SMALL if args.small else "", argument)
     config = tables.load_config(f"{path}:{','.join(filter(None, arguments))}")
+    if missing := [stage for stage in STAGES if stage not in config.stages]:
+        raise UsageError(f"--config={args.config} has no stage {missing[0]!r}: name one of KDim's.")
     for key in ("path", "include"):
         if getattr(args, key):
             config.data.source[key] = getattr(args, key)
     return config.to_dict()
-
-
-def _trained(config: Mapping[str, Any], place: epath.Path) -> Found:
-    """The run of one seed: its summary, of an earlier call if that has finished."""
-    done = place / "results.json"
-    if done.exists():
-        summary = json.loads(done.read_text())
-        if summary["config"] == json.loads(json.dumps(config)):
-            return summary
-    return Run(config, place).run()
 
 
 def _kept(path: epath.Path, data: str, make: Callable[[], Found]) -> Found:

@@ -117,17 +117,21 @@ class Result(NamedTuple):
     folder: epath.Path
 
 
-def run(config: Mapping[str, Any], workdir: PathLike) -> Result:
-    """Trains the one stage of a config, or reads what an earlier call has found."""
-    workdir = folder(workdir)
-    done, summary = workdir / "results.json", None
+def summary(config: Mapping[str, Any], workdir: PathLike) -> dict[str, Any]:
+    """What `results.json` holds: of an earlier call if that has finished, else of a run."""
+    done = folder(workdir) / "results.json"
     if done.exists():  # a finished table is then printed without reading the images again
         found = json.loads(done.read_text())
         if found["config"] == json.loads(json.dumps(config)):
-            summary = found
-    if summary is None:
-        summary = Run(config, workdir).run()
-    (stage,), device = summary["stages"], summary["device"]
+            return found
+    return Run(config, workdir).run()
+
+
+def run(config: Mapping[str, Any], workdir: PathLike) -> Result:
+    """Trains the one stage of a config, or reads what an earlier call has found."""
+    workdir = folder(workdir)
+    found = summary(config, workdir)
+    (stage,), device = found["stages"], found["device"]
     return Result(
         stage["network"],
         stage["resolution"],

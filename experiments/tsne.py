@@ -90,9 +90,9 @@ def _words(source_and_split: tuple[Source, str]) -> str:
 
 def _test_images(stage: epath.Path) -> tuple[Source, str]:
     """Where the test images of the run lie that a stage belongs to: source and split."""
-    path = stage.parent / "config.json"
+    path = stage.parent / "results.json"  # where a run that was moved says where its images lie
     try:
-        data = experiment(json.loads(path.read_text())).data
+        data = experiment(json.loads(path.read_text())["config"]).data
     except (OSError, ValueError) as error:
         raise UsageError(
             f"{stage} belongs to no run, since {path} cannot be read ({error}): name the folder of"

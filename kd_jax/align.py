@@ -74,6 +74,10 @@ def align_folder(images: str, landmarks: str, out: str, size: tuple[int, int]) -
             )
     if folder(out).is_relative_to(folder(root)):
         raise UsageError(f"--out={out} lies in --images={images}: choose a folder outside it.")
+    try:
+        folder(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out={out} cannot be written ({error}): choose another.") from error
     faces = _face_paths(names, folder(out))
     since = int(os.stat(os.path.expanduser(landmarks)).st_mtime)  # epath, too, has whole seconds
 

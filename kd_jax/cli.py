@@ -147,7 +147,12 @@ class NetworkFlags:
 
     def load(self) -> Trained:
         """Reads the network."""
-        return load(self.network.value, role=self.role.value, checkpoint=self.checkpoint.value)
+        return load(
+            self.network.value,
+            role=self.role.value,
+            checkpoint=self.checkpoint.value,
+            key="--network",
+        )
 
     def to_json(self) -> dict[str, str]:
         """What they say, for the results."""

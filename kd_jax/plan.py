@@ -90,6 +90,8 @@ class Plan:
         for role in spec.networks:
             card = self.networks.card(name, role)
             degradation = spec.networks[role].degradation
+            if degradation is not None:
+                degradation.check(self.train.image_shape[:2], f"stages.{name}.networks.{role}")
             views[role] = dataclasses.replace(card.view, degradation=degradation)
             try:
                 modules[role] = card.module(axis_name)
@@ -131,9 +133,10 @@ class Plan:
 
     def _check_method(self, name: str) -> None:
         """Traces the first step, so that networks that a method cannot use are found now."""
-        if self.spec.execution == "pmap":
-            return  # only inside pmap do these networks have their axis
         stage = self.stages[name]
+        # In the global view, since only inside `pmap` do its networks have their axis.
+        networks = {role: self.networks.card(name, role).module() for role in stage.networks}
+        stage = dataclasses.replace(stage, networks=networks)
 
         def first_step(variables):
             example = self.example()

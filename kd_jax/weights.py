@@ -143,19 +143,22 @@ class Trained:
         return self.network.apply(self.variables, view, train=False)
 
 
-def load(stage: PathLike, *, role: str = "student", checkpoint: str = "last") -> Trained:
+def load(
+    stage: PathLike, *, role: str = "student", checkpoint: str = "last", key: str = "stage"
+) -> Trained:
     """Reads a trained network on the default device, whatever it was trained on.
 
     Args:
         stage: folder of a finished stage, such as `runs/quickstart/student`.
         role: which network of the stage.
         checkpoint: `"last"` or `"best"`.
+        key: what an error calls the stage.
 
     Raises:
         UsageError: if there is no such network. One of your own must have been imported, so that it
             is registered.
     """
-    weights = Weights.find(folder(stage), role, checkpoint, "stage")
+    weights = Weights.find(folder(stage), role, checkpoint, key)
     card = weights.card
     network = card.module()
     view = jax.ShapeDtypeStruct((1, *card.size, len(card.mean)), jnp.float32)

@@ -24,7 +24,7 @@ ARGUMENTS = {
     "kdim/lfw.py": ["smoke,teacher=sphereface4,student=sphereface4,resolution=14"],
     "kdim/vggface2.py": [],
     "horkd/faces.py": ["smoke,teacher=resnet8,student=resnet8,dtype=float32"],
-    "horkd/cifar100.py": ["smoke", "smoke,student=vgg11,resolution=32,baselines=true"],
+    "horkd/cifar100.py": ["smoke", "smoke,teacher=vgg8,student=vgg11,resolution=32,baselines=true"],
 }
 
 

@@ -90,6 +90,22 @@ def test_a_degradation_that_cannot_be_names_its_key(faces, tmp_path):
         Run(config, tmp_path / "run")
 
 
+def test_a_degradation_beyond_the_images_names_its_key(faces, tmp_path):
+    config = small_faces.get_config(faces)
+    config["stages"]["student"]["networks"]["student"]["degradation"]["sizes"] = (3, 13)
+    with pytest.raises(UsageError, match=r"student.degradation.sizes \(3, 13\) go beyond .* 12"):
+        Run(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("execution", ["jit", "pmap"])
+def test_a_loss_that_a_network_cannot_have_is_found_at_once(faces, tmp_path, execution):
+    config = small_faces.get_config(faces)
+    config["execution"] = execution
+    config["stages"]["student"]["method"]["loss"] = "arcface"
+    with pytest.raises(UsageError, match=r"stages.student.method: .* needs a classifier by angle"):
+        Run(config, tmp_path / "run")
+
+
 @pytest.fixture(scope="module")
 def embedder(finished):
     return Embedder(load(finished[0] / "student"), batch_size=16)

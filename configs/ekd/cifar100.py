@@ -96,7 +96,7 @@ def ekd(
     config = base_config(f"ekd_{name}_{arg.teacher}_{arg.student}")
     config.seed = 5
     config.data.source = {"name": "npz", "path": arg.npz} if arg.npz else source
-    config.data.stream = stream
+    config.data.stream = stream and not arg.npz
     config.data.train_fraction = arg.fraction
     config.data.batch_size = 64
     config.data.eval_batch_size = 1024

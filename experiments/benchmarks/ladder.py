@@ -59,7 +59,7 @@ def ladder(run: Run, name: str, steps: int) -> tuple[dict[str, Rung], float | No
     """
     stage, order, batches = run.plan.stages[name], run.plan.order, split(run.mesh)
     feed = Resident(run.plan.train, run.mesh)
-    fresh, frozen = _start(stage, run)
+    fresh, frozen = start(stage, run, _few(run))
     rows = {"index": place(order(0), batches)}
     batch = jax.jit(batch_of, out_shardings=batches)(feed.images, rows)
     views = jax.jit(stage.views.evaluation, out_shardings=batches)(batch["image"])
@@ -96,7 +96,7 @@ def loop(run: Run, name: str, steps: int) -> tuple[Rung, int]:
         of a kind; a device's own high-water mark would be that of all stages before it too.
     """
     stage, feed = run.plan.stages[name], Resident(run.plan.train, run.mesh)
-    fresh, frozen = _start(stage, run)
+    fresh, frozen = start(stage, run, _few(run))
     run_steps, state = EXECUTIONS["jit"](stage, run.mesh), fresh()
     rows = feed.steps(run.plan.order, 0, 1)
     # the state is used up on accelerators, as `run_steps` does by itself
@@ -112,8 +112,20 @@ def loop(run: Run, name: str, steps: int) -> tuple[Rung, int]:
     return _looping(run, run_steps, steps, state, frozen, feed), memory
 
 
-def _start(stage: Stage, run: Run) -> tuple[Callable[[], TrainState], dict[str, Any]]:
-    """A function that makes first states, and the variables of the frozen networks."""
+def _few(run: Run) -> Resident:
+    """Enough of the images for the statistics of a method: random ones are all alike."""
+    train = run.plan.train
+    return Resident(train.keep(np.arange(min(1000, len(train)))), run.mesh)
+
+
+def start(stage: Stage, run: Run, feed: Feed) -> tuple[Callable[[], TrainState], dict[str, Any]]:
+    """A function that makes first states, and the variables of the frozen networks.
+
+    Args:
+        stage: of the run.
+        run: has checked and made everything.
+        feed: the images that the method's statistics are taken of.
+    """
     whole, example = replicated(run.mesh), run.plan.example()
 
     def networks():
@@ -121,11 +133,8 @@ def _start(stage: Stage, run: Run) -> tuple[Callable[[], TrainState], dict[str, 
 
     variables = jax.jit(networks, out_shardings=whole)()
     frozen = {role: variables[role] for role in stage.frozen}
-    train = run.plan.train
-    some = np.arange(min(1000, len(train)))  # random images are all alike
-    few = Resident(train.keep(some), run.mesh)
     shapes, size = statistics_shapes(stage, frozen, example), run.plan.order.batch_size
-    statistics = dataset_statistics(stage, frozen, few, size, run.mesh, shapes)
+    statistics = dataset_statistics(stage, frozen, feed, size, run.mesh, shapes)
     state = jax.jit(functools.partial(init_state, stage), out_shardings=whole)
     return lambda: state(variables, example, statistics), frozen
 
@@ -223,9 +232,6 @@ class _Unsaved:
 
     def wait(self):
         pass
-
-    def stop_requested(self, step):
-        return False
 
 
 def _looping(run: Run, run_steps, steps: int, state, frozen, feed: Feed) -> Rung:

@@ -39,12 +39,14 @@ class Scheme(NamedTuple):
     Attributes:
         config: file in `configs/`.
         size: height and width of its images.
+        arguments: of the config, beside the options; `{width}` is theirs.
         stages: by what the table calls them: KD's two, and the scheme's one.
         defaults: of the command line.
     """
 
     config: str
     size: tuple[int, int]
+    arguments: str
     stages: Mapping[str, str]
     defaults: Mapping[str, object]
 
@@ -53,12 +55,14 @@ SCHEMES = {
     "ekd": Scheme(
         "ekd/cifar100.py",
         (32, 32),
+        "baselines=true",
         {"teacher alone": "teacher", "KD": "kd", "EKD": "ekd"},
         {"teacher": "resnet50", "network": "resnet18", "resolution": 32, "images": 50_000},
     ),
     "kdim": Scheme(
         "kdim/casia.py",
         (112, 96),
+        "baselines=true,teacher_width={width}",
         {"teacher retrained": "teacher_lr", "KD": "kd", "KDim": "kdim"},
         {
             "teacher": "sphereface64",
@@ -83,9 +87,8 @@ def _run(argv: Sequence[str] | None) -> None:
     parser.set_defaults(**scheme.defaults)
     args = training.settle(parser.parse_args(argv))
     with tempfile.TemporaryDirectory() as folder:
-        run = training.experiment(
-            args, Path(folder), scheme.config, "baselines=true", size=scheme.size
-        )
+        arguments = scheme.arguments.format(width=args.width)
+        run = training.experiment(args, Path(folder), scheme.config, arguments, size=scheme.size)
         loops = {label: ladder.loop(run, name, args.steps) for label, name in scheme.stages.items()}
         rungs = {label: rung for label, (rung, _) in loops.items()}
         times = training.measure(rungs, args.steps, args.rounds)

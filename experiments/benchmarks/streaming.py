@@ -5,13 +5,12 @@ r"""Whether reading faces from the disk keeps the device busy.
 
 KDim's stage on a folder of faces (or a pack of insightface): images a second of the reader alone,
 of the training step alone on images that lie on the device, and of both together in the loop. The
-reader should be at least twice as fast as the step. Medians of rounds in turn, after one that warms
-up. Defaults are KDim's networks, batch 64.
+reader should be at least twice as fast as the step. Medians of rounds in turn; what a reader has
+decoded ahead does not count. Defaults are KDim's networks, batch 64.
 """
 
 import argparse
 import dataclasses
-import functools
 import statistics
 import sys
 import tempfile
@@ -20,13 +19,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import ladder
 
 from kd_jax import cli
 from kd_jax.data import BatchOrder, Feed, Resident, Streamed
-from kd_jax.devices import replicated
 from kd_jax.pipeline import Run
 from kd_jax.report import markdown
-from kd_jax.training import EXECUTIONS, init_network, init_state
+from kd_jax.training import EXECUTIONS
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -52,7 +51,8 @@ def _run(argv: Sequence[str] | None) -> None:
     parser.add_argument("--dtype", default="bfloat16", help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=64, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=10, help="in a round (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="after one that warms up")
+    parser.add_argument("--ahead", type=int, default=8, help="steps before, not measured")
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         print(table(Run(config(args), folder), args))
@@ -74,34 +74,43 @@ def config(args: argparse.Namespace) -> dict:
 def table(run: Run, args: argparse.Namespace) -> str:
     """Measures, and writes the table."""
     order, batch = run.plan.order, run.plan.order.batch_size
-    few = run.plan.train.keep(order(0)).in_memory()
-    feeds = {"step alone": Resident(few, run.mesh), "both": Streamed(run.plan.train, run.mesh)}
-    orders = {"step alone": dataclasses.replace(order, num_examples=len(few)), "both": order}
-    reader, train = Streamed(run.plan.train, run.mesh), _Steps(run)
-    done = 0  # every round goes on where the one before ended, so that nothing is opened anew
+    few = Resident(run.plan.train.keep(order(0)).in_memory(), run.mesh)
+    same = dataclasses.replace(order, num_examples=len(few))
+    stage = run.plan.stages["kdim"]
+    fresh, frozen = ladder.start(stage, run, few)
+    run_steps, state = EXECUTIONS["jit"](stage, run.mesh), fresh()
 
-    def reading() -> None:
-        for step in range(done, done + args.steps):
-            reader.steps(order, step, 1)
+    def read(feed: Feed, order: BatchOrder, step: int) -> None:
+        feed.steps(order, step, 1)
 
-    runs = {"reader alone": reading}
-    for name in feeds:
-        runs[name] = functools.partial(
-            lambda name: train(feeds[name], orders[name], done, args.steps), name
-        )
-    times = {name: [] for name in runs}
-    for round in range(1 + args.rounds):
-        for name, go in runs.items():
-            start = time.perf_counter()
-            go()
-            if round:
-                times[name].append(time.perf_counter() - start)
-        done += args.steps
-    reader.close()
-    feeds["both"].close()
-    rates = {name: args.steps * batch / statistics.median(each) for name, each in times.items()}
+    def train(feed: Feed, order: BatchOrder, step: int) -> None:
+        nonlocal state
+        rows = feed.steps(order, step, 1)
+        state, metrics = run_steps(state, frozen, feed.images, rows)
+        if jax.default_backend() == "cpu":  # where calls would pile up
+            jax.block_until_ready(metrics)
+
+    def rate(do, feed: Feed, order: BatchOrder) -> float:
+        """Images a second, after what a reader has decoded ahead is used up."""
+        for step in range(args.ahead):
+            do(feed, order, step)
+        jax.block_until_ready(state)
+        start = time.perf_counter()
+        for step in range(args.ahead, args.ahead + args.steps):
+            do(feed, order, step)
+        jax.block_until_ready(state)
+        seconds = time.perf_counter() - start
+        feed.close()  # or it would read on while others are measured
+        return args.steps * batch / seconds
+
+    rates = {"reader alone": [], "step alone": [], "both": []}
+    for _ in range(args.rounds):
+        rates["reader alone"].append(rate(read, Streamed(run.plan.train, run.mesh), order))
+        rates["step alone"].append(rate(train, few, same))
+        rates["both"].append(rate(train, Streamed(run.plan.train, run.mesh), order))
+    found = {name: statistics.median(each) for name, each in rates.items()}
     rows = [
-        [name, f"{rate:,.0f}", f"{rate / rates['step alone']:.2f}"] for name, rate in rates.items()
+        [name, f"{one:,.0f}", f"{one / found['step alone']:.2f}"] for name, one in found.items()
     ]
     device = run.mesh.devices.flat[0].device_kind
     return (
@@ -109,31 +118,6 @@ def table(run: Run, args: argparse.Namespace) -> str:
         f" batch {batch}, {args.dtype}; {run.mesh.size} x {device}, jax {jax.__version__}\n\n"
         f"{markdown(('what', 'images/s', 'times the step'), rows)}"
     )
-
-
-class _Steps:
-    """Steps of KDim's stage, on whatever feed."""
-
-    def __init__(self, run: Run):
-        stage, whole, example = run.plan.stages["kdim"], replicated(run.mesh), run.plan.example()
-
-        def fresh():
-            variables = {
-                role: init_network(stage, role, example["image"]) for role in stage.networks
-            }
-            frozen = {role: variables[role] for role in stage.frozen}
-            return init_state(stage, variables, example, {}), frozen
-
-        self._state, self._frozen = jax.jit(fresh, out_shardings=whole)()
-        self._run = EXECUTIONS["jit"](stage, run.mesh)
-
-    def __call__(self, feed: Feed, order: BatchOrder, first: int, steps: int) -> None:
-        for step in range(first, first + steps):
-            rows = feed.steps(order, step, 1)
-            self._state, metrics = self._run(self._state, self._frozen, feed.images, rows)
-            if jax.default_backend() == "cpu":  # where calls would pile up
-                jax.block_until_ready(metrics)
-        jax.block_until_ready(self._state)
 
 
 if __name__ == "__main__":

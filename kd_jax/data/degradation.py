@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from kd_jax.data.resolution import FILTERS, check_filter, resampling_matrix, to_grey_levels
+from kd_jax.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,20 @@ class Degradation:
             raise ValueError(f"blur must be 0 or more, not {self.blur}")
         for filter in (self.down, self.up):
             check_filter(filter)
+
+    def check(self, image_size: tuple[int, int], where: str) -> None:
+        """Raises `UsageError` if a size is larger than images of this height and width.
+
+        Args:
+            image_size: (height, width).
+            where: config key to name.
+        """
+        most = image_size[0] if self.keep_aspect else min(image_size)
+        if max(self.sizes) > most:
+            raise UsageError(
+                f"{where}.degradation.sizes {self.sizes} go beyond the images, which are"
+                f" {image_size[0]}x{image_size[1]}: choose 1 to {most}."
+            )
 
     def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
         """Degrades a random share of the images, each to a size of its own.

@@ -59,8 +59,8 @@ def _entries(folder: pathlib.Path) -> list[os.DirEntry]:
             visible = [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
         raise UsageError(
-            f"{folder} cannot be read ({error.strerror}): set data.source.path to a folder that"
-            " has it."
+            f"{folder} cannot be read ({error.strerror}): name the right folder"
+            " (data.source.path in a config)."
         ) from error
     return sorted(visible, key=lambda entry: entry.name)
 

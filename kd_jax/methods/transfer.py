@@ -25,12 +25,13 @@ class Kind(NamedTuple):
         weight: the usual one, at a batch of 64.
         value: from the outputs of student and teacher, what the modules make of them and the axis
             of `pmap` to a scalar.
-        learned: the modules, from the outputs of student and teacher and that axis.
+        learned: the modules, from the outputs of student and teacher and that axis; None if there
+            are none.
     """
 
     weight: float
     value: Callable[[Outputs, Outputs, Mapping[str, Any], str | None], jax.Array]
-    learned: Callable[[Outputs, Outputs, str | None], Learned] = lambda *_: {}
+    learned: Callable[[Outputs, Outputs, str | None], Learned] | None = None
 
 
 def _maps(student: Outputs, teacher: Outputs) -> dict[str, tuple[jax.Array, jax.Array]]:
@@ -136,8 +137,11 @@ class Transfer(Method):
 
     `hard_weight * CE + soft_weight * T^2 * KL + loss_weight * L`. The maps are those of the stages,
     paired from the deepest, and L is summed over them, but for the hint of FitNet, which is the
-    second stage's, and SP, which has the last. RKD, PKT and CC compare the embeddings. Maps of
-    different sizes are pooled to the smaller.
+    second stage's, and SP, which has the last. RKD, PKT and CC compare the embeddings.
+
+    Two things differ: maps of different sizes are pooled to the smaller after the modules, where
+    RepDistiller pools before VID's and has a strided convolution for the hint; and its Wide ResNets
+    tell maps before batch norm and ReLU, where ours are after.
 
     Attributes:
         loss: a name of `KINDS`.
@@ -167,12 +171,16 @@ class Transfer(Method):
     @property
     def adapter_groups(self) -> tuple[str, ...]:
         """None for the losses without modules."""
-        return () if KINDS[self.loss].learned is Kind._field_defaults["learned"] else ("adapters",)
+        return ("adapters",) if KINDS[self.loss].learned else ()
+
+    def _learned(self, student: Outputs, teacher: Outputs, axis_name: str | None) -> Learned:
+        learned = KINDS[self.loss].learned
+        return learned(student, teacher, axis_name) if learned else {}
 
     def init(self, key, outputs, batch, statistics):
         """The modules, by name."""
         del batch, statistics
-        learned = KINDS[self.loss].learned(outputs["student"], outputs["teacher"], None)
+        learned = self._learned(outputs["student"], outputs["teacher"], None)
         return Adapters(
             {
                 name: module.init(jax.random.fold_in(key, zlib.crc32(name.encode())), x)["params"]
@@ -183,15 +191,14 @@ class Transfer(Method):
     def __call__(self, adapters, outputs, batch, *, axis_name=None):
         """See `Method`."""
         student, teacher = outputs["student"], lax.stop_gradient(outputs["teacher"])
-        kind = KINDS[self.loss]
         learned = {
             # Running statistics are never used: the modules are gone when training ends.
             name: module.apply({"params": adapters.params[name]}, x, mutable=["batch_stats"])[0]
-            for name, (module, x) in kind.learned(student, teacher, axis_name).items()
+            for name, (module, x) in self._learned(student, teacher, axis_name).items()
         }
         terms = {
             "cross_entropy": losses.cross_entropy(student.logits, batch["label"]).mean(),
-            self.loss: kind.value(student, teacher, learned, axis_name),
+            self.loss: KINDS[self.loss].value(student, teacher, learned, axis_name),
         }
         loss = self.hard_weight * terms["cross_entropy"] + self.loss_weight * terms[self.loss]
         if self.soft_weight:

@@ -1,4 +1,7 @@
-"""Small networks that bring a student's map to a teacher's channels, for hints."""
+"""Small networks that bring a student's map to a teacher's channels, for hints.
+
+Their convolutions start as PyTorch's do, as RepDistiller leaves them.
+"""
 
 import math
 
@@ -23,7 +26,9 @@ class HintRegressor(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[N, H, W, C]` to `[N, H, W, features]`; batch norm is that of the batch."""
-        x = layers.convolution(x.dtype)(self.features, 1, name="conv")(x)
+        x = layers.convolution(x.dtype, kernel_init=layers.kaiming_uniform)(
+            self.features, 1, name="conv"
+        )(x)
         return nn.relu(layers.batch_norm(train=True, axis_name=self.axis_name)(name="norm")(x))
 
 
@@ -42,7 +47,7 @@ class GaussianRegressor(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Maps `[N, H, W, C]` to means `[N, H, W, features]` and log-scales `[features]`."""
-        conv = layers.convolution(x.dtype)
+        conv = layers.convolution(x.dtype, kernel_init=layers.kaiming_uniform)
         for i in (1, 2):
             x = nn.relu(conv(self.features, 1, name=f"conv{i}")(x))
         # softplus(log_scale) + 1e-5 = 5

@@ -16,7 +16,7 @@ def kdim(script):
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
     folder = tmp_path_factory.mktemp("faces")
-    small_faces.write(folder, scale=4)
+    small_faces.write(folder, scale=8)
     return folder
 
 
@@ -45,7 +45,7 @@ def test_every_network_is_trained_once_and_evaluated_at_every_size(
     assert "94.05 / 95.20 / 96.74 / 97.13 / 99.03" in printed
     assert "ratio (the paper: 5)" in printed
 
-    monkeypatch.setattr(kdim, "Run", None)  # a finished table trains nothing
+    monkeypatch.setattr(kdim.tables, "Run", None)  # a finished table trains nothing
     monkeypatch.setattr(kdim, "load", None)  # and embeds nothing
     assert kdim.main(command(faces, tmp_path)) == 0
     assert capsys.readouterr().out == printed

@@ -84,7 +84,7 @@ def test_students_of_other_images_are_refused(tsne, tmp_path):
         config["data"] |= changes
         students[name] = epath.Path(tmp_path / name / "student")
         students[name].parent.mkdir()
-        (students[name].parent / "config.json").write_text(json.dumps(config))
+        (students[name].parent / "results.json").write_text(json.dumps({"config": config}))
     alike = {name: students[name] for name in ("one", "same")}
     assert len(tsne._common_images(alike)) == 50
     says = (

@@ -93,6 +93,16 @@ def test_vid_learns_means_and_scales_of_every_stage():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("module", [HintRegressor(256), GaussianRegressor(256)])
+def test_regressors_start_as_pytorchs_convolutions(module):
+    params = module.init(jax.random.key(0), jnp.ones((2, 3, 3, 64)))["params"]
+    for name, channels in (("conv", 64), ("conv1", 64), ("conv2", 256), ("conv3", 256)):
+        if name in params:
+            kernel = params[name]["kernel"]
+            np.testing.assert_allclose(kernel.std(), 1 / np.sqrt(3 * channels), rtol=0.05)
+            assert np.abs(kernel).max() <= 1 / np.sqrt(channels)
+
+
 def test_beside_soft_targets():
     plain, mixed = (Transfer("rkd", soft_weight=w)(Adapters(), BOTH, BATCH) for w in (0.0, 0.9))
     soft = losses.soft_target_kl(STUDENT.logits, TEACHER.logits, temperature=4.0).mean()

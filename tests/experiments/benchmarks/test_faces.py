@@ -26,10 +26,15 @@ def test_latency_of_teacher_and_student(script, capsys):
 
 
 def test_reader_and_step(script, tmp_path, capsys, one_device):
-    small_faces.write(tmp_path / "faces", scale=4)
-    options = [f"--path={tmp_path / 'faces'}", "--size", "28", "24", "--batch=8", "--steps=2"]
+    small_faces.write(tmp_path / "faces", scale=8)
+    options = [f"--path={tmp_path / 'faces'}", "--size", "56", "48", "--batch=8", "--steps=2"]
     options += ["--teacher=sphereface4", "--student=sphereface4", "--width=0.0625"]
-    assert script("benchmarks/streaming.py").main([*options, "--dtype=float32", "--rounds=1"]) == 0
+    assert (
+        script("benchmarks/streaming.py").main(
+            [*options, "--dtype=float32", "--rounds=1", "--ahead=1"]
+        )
+        == 0
+    )
     rows = cells(capsys.readouterr().out)
     assert [row[0] for row in rows] == ["reader alone", "step alone", "both"]
     assert all(float(row[2]) > 0 for row in rows)
