@@ -18,13 +18,16 @@ ARGUMENTS = {
     "ekd/cifar10.py": [],  # what differs from CIFAR-100's is tested below
     "ekd/cifar100.py": ["smoke,teacher=vgg8,student=resnet8,own_augmentation=true"],
     "ekd/faces.py": ["smoke,teacher=resnet8,student=resnet8,dtype=float32"],
-    "ekd/digits.py": ["smoke,baselines=true,fixed=true"],
+    "ekd/digits.py": ["smoke,fixed=true"],
     "ekd/tiny_imagenet.py": [],
     "kdim/casia.py": [],  # the stages of LFW's on other images
     "kdim/lfw.py": ["smoke,teacher=sphereface4,student=sphereface4,resolution=14"],
     "kdim/vggface2.py": [],
     "horkd/faces.py": ["smoke,teacher=resnet8,student=resnet8,dtype=float32"],
-    "horkd/cifar100.py": ["smoke", "smoke,teacher=vgg8,student=vgg11,resolution=32,baselines=true"],
+    "horkd/cifar100.py": [
+        "smoke,teacher=resnet8,student=resnet8",
+        "smoke,teacher=vgg8,student=vgg8,resolution=32,baselines=true",
+    ],
 }
 
 
@@ -78,6 +81,15 @@ def test_a_smoke_run_goes_through_all_stages(name, argument, cifar100_folder, tm
     summary = Run(config, tmp_path).run()
     assert [stage["name"] for stage in summary["stages"]] == list(config["pipeline"])
     assert all(np.isfinite(stage["last"]["cross_entropy"]) for stage in summary["stages"])
+
+
+@pytest.mark.parametrize("name", ["ekd/cifar100.py", "horkd/cifar100.py"])
+def test_the_papers_networks_fit_each_other(name, cifar100_folder, tmp_path):
+    """The first step of every stage is traced, not compiled."""
+    config = get_config(name, "smoke,baselines=true")[0].to_dict()
+    config["num_devices"] = 1
+    config["data"]["source"]["data_dir"] = cifar100_folder
+    assert set(Run(config, tmp_path).plan.stages) == set(config["pipeline"])
 
 
 def test_the_full_recipe_of_ekd_is_the_papers():

@@ -51,6 +51,7 @@ def _run(argv: Sequence[str] | None) -> None:
     parser.add_argument("--dtype", default="bfloat16", help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=64, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=10, help="in a round (default: %(default)s)")
+    parser.add_argument("--reads", type=int, default=60, help="batches of the reader in a round")
     parser.add_argument("--ahead", type=int, default=8, help="steps before, not measured")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     args = parser.parse_args(argv)
@@ -90,24 +91,26 @@ def table(run: Run, args: argparse.Namespace) -> str:
         if jax.default_backend() == "cpu":  # where calls would pile up
             jax.block_until_ready(metrics)
 
-    def rate(do, feed: Feed, order: BatchOrder) -> float:
+    def rate(do, feed: Feed, order: BatchOrder, steps: int) -> float:
         """Images a second, after what a reader has decoded ahead is used up."""
         for step in range(args.ahead):
             do(feed, order, step)
         jax.block_until_ready(state)
         start = time.perf_counter()
-        for step in range(args.ahead, args.ahead + args.steps):
+        for step in range(args.ahead, args.ahead + steps):
             do(feed, order, step)
         jax.block_until_ready(state)
         seconds = time.perf_counter() - start
         feed.close()  # or it would read on while others are measured
-        return args.steps * batch / seconds
+        return steps * batch / seconds
 
     rates = {"reader alone": [], "step alone": [], "both": []}
     for _ in range(args.rounds):
-        rates["reader alone"].append(rate(read, Streamed(run.plan.train, run.mesh), order))
-        rates["step alone"].append(rate(train, few, same))
-        rates["both"].append(rate(train, Streamed(run.plan.train, run.mesh), order))
+        rates["reader alone"].append(
+            rate(read, Streamed(run.plan.train, run.mesh), order, args.reads)
+        )
+        rates["step alone"].append(rate(train, few, same, args.steps))
+        rates["both"].append(rate(train, Streamed(run.plan.train, run.mesh), order, args.steps))
     found = {name: statistics.median(each) for name, each in rates.items()}
     rows = [
         [name, f"{one:,.0f}", f"{one / found['step alone']:.2f}"] for name, one in found.items()

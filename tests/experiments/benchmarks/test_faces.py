@@ -31,7 +31,7 @@ def test_reader_and_step(script, tmp_path, capsys, one_device):
     options += ["--teacher=sphereface4", "--student=sphereface4", "--width=0.0625"]
     assert (
         script("benchmarks/streaming.py").main(
-            [*options, "--dtype=float32", "--rounds=1", "--ahead=1"]
+            [*options, "--dtype=float32", "--rounds=1", "--ahead=1", "--reads=2"]
         )
         == 0
     )
