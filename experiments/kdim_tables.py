@@ -30,7 +30,8 @@ import tables
 from etils import epath
 
 from kd_jax import cli, evaluate, report
-from kd_jax.data.face_sets import FaceGallery, FacePairs, read_pairs, read_scface
+from kd_jax.data.face_galleries import FaceGallery, read_scface
+from kd_jax.data.face_pairs import FacePairs, read_pairs
 from kd_jax.embedding import Embedder
 from kd_jax.errors import UsageError
 from kd_jax.evaluation import PROTOCOLS

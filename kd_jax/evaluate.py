@@ -22,14 +22,8 @@ from typing import Any
 
 from kd_jax import cli
 from kd_jax.data import Degradation
-from kd_jax.data.face_sets import (
-    FaceGallery,
-    FacePairs,
-    read_bin,
-    read_gallery,
-    read_pairs,
-    read_scface,
-)
+from kd_jax.data.face_galleries import FaceGallery, read_gallery, read_scface
+from kd_jax.data.face_pairs import FacePairs, read_bin, read_pairs
 from kd_jax.embedding import Embedder
 from kd_jax.errors import UsageError
 from kd_jax.evaluation import MODES, PROTOCOLS, identification, lr_verification

@@ -10,7 +10,7 @@ import small_faces
 from PIL import Image
 
 from kd_jax.data import Degradation, Streamed
-from kd_jax.data.face_sets import read_pairs
+from kd_jax.data.face_pairs import read_pairs
 from kd_jax.embed import main as embed_main
 from kd_jax.embedding import Embedder
 from kd_jax.errors import UsageError

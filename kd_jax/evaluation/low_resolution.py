@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from kd_jax.data.face_sets import FacePairs
+from kd_jax.data.face_pairs import FacePairs
 from kd_jax.evaluation.protocols import Protocol, known_protocol
 from kd_jax.evaluation.verification import Verification, verification
 

@@ -36,7 +36,7 @@ def one_device_online():
     return train("jit", 1, 3, **ONLINE)
 
 
-@pytest.mark.parametrize(("execution", "devices"), EVERYWHERE)
+@pytest.mark.parametrize(("execution", "devices"), [("jit", 2), ("jit", 8), ("pmap", 8)])
 def test_they_agree_on_an_online_stage_with_modules(one_device_online, execution, devices):
     expected, metrics = one_device_online
     assert set(expected.params["adapters"]) == {"teacher", "student"}
