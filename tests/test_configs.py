@@ -20,8 +20,8 @@ ARGUMENTS = {
     "ekd/faces.py": [],
     "ekd/digits.py": ["smoke,fixed=true"],
     "ekd/tiny_imagenet.py": [],
-    "kdim/casia.py": [],  # the stages of LFW's on other images
-    "kdim/lfw.py": ["smoke,teacher=sphereface4,student=sphereface4,resolution=14"],
+    "kdim/casia.py": [],
+    "kdim/lfw.py": [],  # tests/experiments/test_kdim_tables.py runs it
     "kdim/vggface2.py": [],
     "horkd/faces.py": ["smoke,teacher=resnet8,student=resnet8,dtype=float32"],
     "horkd/cifar100.py": [
