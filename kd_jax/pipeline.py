@@ -166,7 +166,8 @@ class Run:
         meta = {
             "networks": {role: dataclasses.asdict(card) for role, card in cards.items()},
             "weights": provenance,
-            "train_images": self.plan.fingerprint,
+            "train_images": self.plan.fingerprints["train"],
+            "test_images": self.plan.fingerprints["test"],
         }
         return json.loads(json.dumps(meta))
 

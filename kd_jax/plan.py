@@ -69,9 +69,9 @@ class Plan:
             self._check_method(name)
 
     @functools.cached_property
-    def fingerprint(self) -> str:
-        """Content hash of the training images."""
-        return self.train.fingerprint()
+    def fingerprints(self) -> dict[str, str]:
+        """Content hashes of the training and of the test images."""
+        return {"train": self.train.fingerprint(), "test": self.test.fingerprint()}
 
     def steps(self, name: str) -> int:
         """Length of a stage."""

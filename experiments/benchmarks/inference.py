@@ -71,7 +71,10 @@ def table(args: argparse.Namespace) -> str:
             ratio = f"{statistics.median(ratios):.1f}" if name == args.student else "1"
             rows.append([name, f"{params:,}", str(batch), f"{ms:.2f}", f"{ms / batch:.2f}", ratio])
     columns = ("network", "params", "batch", "ms", "ms an image", "times as fast")
-    return markdown(columns, rows)
+    paper = (
+        "The paper: 35 ms for the student, 132 ms for DCR, on one CPU at 2.5 GHz; 3 times as fast."
+    )
+    return f"{markdown(columns, rows)}\n\n{paper}"
 
 
 def _network(name: str, args: argparse.Namespace) -> tuple[Callable, int]:
