@@ -1,7 +1,8 @@
-"""Distillation losses: pure kernels, arrays in and arrays out.
+"""Distillation losses: pure functions of arrays.
 
-`loss(student, teacher, *, ...)` computes in float32, or float64 if given it, and returns that
-dtype. Gradients flow to the student and to the teacher: stop the teacher's where it is fixed.
+`loss(student, teacher, *, ...)` computes in float32, or in float64 if an input is float64, and
+returns that dtype. Gradients flow to the student and to the teacher. Use `jax.lax.stop_gradient` on
+the outputs of a fixed teacher.
 """
 
 from kd_jax.losses.centers import center_relation as center_relation
@@ -15,6 +16,8 @@ from kd_jax.losses.distributions import mk_mmd as mk_mmd
 from kd_jax.losses.features import feature_l1 as feature_l1
 from kd_jax.losses.features import feature_mse as feature_mse
 from kd_jax.losses.features import normalized_feature_l2 as normalized_feature_l2
+from kd_jax.losses.hybrid import hybrid_order as hybrid_order
+from kd_jax.losses.hybrid import hybrid_order_and_terms as hybrid_order_and_terms
 from kd_jax.losses.maps import activation_boundary as activation_boundary
 from kd_jax.losses.maps import attention_transfer as attention_transfer
 from kd_jax.losses.maps import factor_transfer as factor_transfer
@@ -27,7 +30,6 @@ from kd_jax.losses.margins import arcface as arcface
 from kd_jax.losses.margins import cosface as cosface
 from kd_jax.losses.margins import normalized_softmax as normalized_softmax
 from kd_jax.losses.margins import sphereface_r as sphereface_r
-from kd_jax.losses.relations import hybrid_order as hybrid_order
 from kd_jax.losses.relations import pair_relation as pair_relation
 from kd_jax.losses.relations import rkd_angle as rkd_angle
 from kd_jax.losses.relations import rkd_distance as rkd_distance
@@ -61,6 +63,7 @@ __all__ = [
     "feature_mse",
     "flow_of_solution",
     "hybrid_order",
+    "hybrid_order_and_terms",
     "info_nce",
     "mk_mmd",
     "neuron_selectivity",

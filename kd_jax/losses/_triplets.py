@@ -1,4 +1,4 @@
-"""Sum over all triplets of images, in memory that grows with the square of the batch."""
+"""Sum over all triplets of images, with memory proportional to the square of the batch size."""
 
 import functools
 from collections.abc import Callable
@@ -8,12 +8,13 @@ import jax.numpy as jnp
 
 from kd_jax.losses import _numerics
 
-_MOST_ANGLES = 2**22  # at once on an accelerator: 16 MiB an array, should the compiler keep any
+_MOST_ANGLES = 2**22  # computed at once on an accelerator: at most 16 MiB per array
 
-_Sides = tuple[jax.Array, jax.Array]  # half the squared distances, and 1 / distance (0 if it is 0)
+_Squares = tuple[jax.Array, jax.Array]  # one array [N, N] per network
+_Sides = tuple[jax.Array, jax.Array]  # squared distances / 2, and 1 / distance (0 for distance 0)
 
 
-# Compiled, because an eager call would otherwise compile the loops anew each time.
+# Compiled here, because each eager call would compile the loops again.
 @functools.partial(jax.jit, static_argnums=3)
 def triplet_sum(
     student_squares: jax.Array,
@@ -21,21 +22,21 @@ def triplet_sum(
     delta: jax.Array,
     chunk_size: int | None = None,
 ) -> jax.Array:
-    """Sum of Huber(cos f_ijk - cos g_ijk) over the distinct triplets, from squared distances.
+    """Sums Huber(cos f_ijk - cos g_ijk) over the distinct triplets, from squared distances.
 
-    By the law of cosines the angle at j needs only the three sides,
-    cos_ijk = (d_ij^2 + d_kj^2 - d_ik^2) / (2 d_ij d_kj):
-    a few operations whatever the feature width.
+    By the law of cosines, the angle at j needs only the three sides:
+    cos_ijk = (d_ij^2 + d_kj^2 - d_ik^2) / (2 d_ij d_kj).
+    The number of operations per triplet does not depend on the width of the features.
 
     Args:
-        student_squares: squared distances [N, N], 0 for images to leave out.
-        teacher_squares: the same in the other network.
-        delta: bound of the Huber loss, without gradient.
-        chunk_size: images k taken at once. By default what is fastest on a CPU, and elsewhere
-            enough to keep an accelerator busy.
+        student_squares: squared distances [N, N]; all distances of an image that is left out are 0.
+        teacher_squares: squared distances [N, N] of the same images in the teacher.
+        delta: bound of the Huber loss; gets no gradient.
+        chunk_size: number of images k to process at once. The default is the fastest number on a
+            CPU; on other devices it keeps the device busy.
 
     Raises:
-        ValueError: the chunk holds nothing.
+        ValueError: If the chunk size is not positive.
     """
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be positive; got {chunk_size}")
@@ -43,17 +44,30 @@ def triplet_sum(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _total(student_squares, teacher_squares, delta, chunk_size):
+def _total(
+    student_squares: jax.Array,
+    teacher_squares: jax.Array,
+    delta: jax.Array,
+    chunk_size: int | None,
+) -> jax.Array:
     return _value_and_gradients(student_squares, teacher_squares, delta, chunk_size)[0]
 
 
-def _backward(chunk_size, gradients, scale):
+def _backward(
+    chunk_size: int | None, gradients: _Squares, scale: jax.Array
+) -> tuple[jax.Array, jax.Array, None]:
+    del chunk_size
     student, teacher = gradients
     return scale * student, scale * teacher, None
 
 
-def _value_and_gradients(student_squares, teacher_squares, delta, chunk_size):
-    """The sum, and its gradients with respect to the student's and the teacher's squares."""
+def _value_and_gradients(
+    student_squares: jax.Array,
+    teacher_squares: jax.Array,
+    delta: jax.Array,
+    chunk_size: int | None,
+) -> tuple[jax.Array, _Squares]:
+    """Returns the sum and its gradients with respect to both arrays of squared distances."""
     n = len(student_squares)
     sides = [_sides(student_squares), _sides(teacher_squares)]
     on_cpu = functools.partial(_loop, chunk_size=chunk_size or _cpu_chunk(n), contract=_product)
@@ -72,7 +86,7 @@ def _sides(squares: jax.Array) -> _Sides:
 
 
 def _cpu_chunk(n: int) -> int:
-    """The fastest, measured: what stays in the cache, and beyond it single images."""
+    """Returns the fastest size by measurement: triplets that fit the cache, else single images."""
     return n if n <= 64 else 8 if n <= 128 else 1
 
 
@@ -81,7 +95,7 @@ def _product(weights: jax.Array, terms: jax.Array) -> jax.Array:
 
 
 def _reduction(weights: jax.Array, terms: jax.Array) -> jax.Array:
-    # A product would need its terms in memory; a reduction is fused with what forms them.
+    # A product would write its terms to memory. A reduction is fused with their computation.
     return (weights[:, None] * terms).sum(0)
 
 
@@ -91,10 +105,14 @@ def _loop(
     *,
     chunk_size: int,
     contract: Callable[[jax.Array, jax.Array], jax.Array],
-):
-    """A loop over chunks of images k, whose triplets are taken at once.
+) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
+    """Loops over chunks of images k and processes the triplets of a chunk at once.
 
-    `contract` forms w^T x of w [N] and x [N, N].
+    `contract` computes w^T x for w [N] and x [N, N].
+
+    Returns:
+        Twice the loss, and for each network the derivatives that `_triplets_to` describes: those by
+        d_ij summed over k, and those by d_ik.
     """
     n = len(sides[0][0])
     chunk_size = max(1, min(chunk_size, n))
@@ -112,18 +130,25 @@ def _loop(
     return loss.sum(), first, [x.reshape(-1, n)[:n] for x in last]
 
 
-def _triplets_to(k: jax.Array, rows: list[_Sides], sides: list[_Sides], delta, contract):
-    """The triplets (i, j, k) of one k, as arrays over [j, i].
+def _triplets_to(
+    k: jax.Array,
+    rows: list[_Sides],
+    sides: list[_Sides],
+    delta: jax.Array,
+    contract: Callable[[jax.Array, jax.Array], jax.Array],
+) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
+    """Processes the triplets (i, j, k) of one k, as arrays over [j, i].
 
-    Returns their loss, its derivatives by d_ij^2 (times 2 d_ij) for each network, and those by
-    d_ik^2 (times -4). Those by d_kj^2 are the first again, with i and k exchanged.
+    Returns:
+        The loss, its derivatives by d_ij^2 (times 2 d_ij) for each network, and its derivatives by
+        d_ik^2 (times -4). The derivatives by d_kj^2 are the first ones with i and k exchanged.
     """
     cosines = [
         inverse_k[:, None] * inverse * (half + (half_k[:, None] - half_k[None]))
         for (half, inverse), (half_k, inverse_k) in zip(sides, rows, strict=True)
     ]
     gap = cosines[0] - cosines[1]
-    # i = k is no triplet: with a bound of 0 its slope is 0, and with the slope its loss.
+    # i = k is not a triplet. A bound of 0 makes its slope 0, and the slope makes its loss 0.
     bound = jnp.where(jnp.arange(len(gap)) == k, 0, delta)[None]
     slope = jnp.clip(gap, -bound, bound)
     loss = (slope * (gap - slope / 2)).sum()
@@ -134,5 +159,5 @@ def _triplets_to(k: jax.Array, rows: list[_Sides], sides: list[_Sides], delta, c
     return loss, by_first, by_last
 
 
-# The gradient comes out of the sweep that makes the value; what nobody wants the compiler drops.
+# One pass computes the value and the gradients. The compiler drops the gradients if unused.
 _total.defvjp(_value_and_gradients, _backward)

@@ -1,4 +1,4 @@
-"""Relations of HORKD between an image and the centres of the classes."""
+"""Relations of HORKD between an image and the centers of the classes."""
 
 import jax
 import jax.numpy as jnp
@@ -15,24 +15,36 @@ def class_centers(
     where: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean feature of each class, u_c.
+    """Computes the mean feature of each class, u_c.
 
     Args:
-        features: [N, D].
-        labels: [N], integers; an image whose label is not in [0, num_classes) belongs to no class.
-        num_classes: C.
-        where: [N], False for rows to leave out.
-        axis_name: mapped axis over whose devices the batch is spread.
+        features: features [N, D].
+        labels: integers [N]. An image with a label outside [0, num_classes) is in no class.
+        num_classes: number of classes, C.
+        where: boolean [N]; rows with False are left out.
+        axis_name: name of the mapped axis that splits the batch over devices.
 
     Returns:
-        The centres [C, D] and the number of images in each class [C], in the features' dtype so
-        that batches can be averaged by weight. A class without images has centre 0 and count 0.
+        The centers [C, D] and the number of images per class [C]. The counts have the dtype of the
+        features, so that the centers of several batches can be averaged with the counts as weights.
+        A class without images has center 0 and count 0.
 
     Raises:
-        ValueError: the shapes do not fit, the labels are not integers, the mask is not boolean.
+        ValueError: If the shapes do not match, the labels are not integers, or the mask is not
+            boolean.
 
     References:
         HORKD, eq. 6.
+
+    Example:
+        >>> import numpy as np
+        >>> from kd_jax import losses
+        >>> features = np.array([[0.0, 2.0], [4.0, 2.0], [1.0, 1.0]])
+        >>> centers, counts = losses.class_centers(features, np.array([0, 0, 2]), 3)
+        >>> centers.tolist()
+        [[2.0, 2.0], [0.0, 0.0], [1.0, 1.0]]
+        >>> counts.tolist()
+        [2.0, 0.0, 1.0]
     """
     (features,) = _numerics.upcast(features)
     labels = _numerics.as_labels(labels, features)
@@ -55,27 +67,36 @@ def center_relation(
     present: ArrayLike | None = None,
     reduction: str = "mean",
 ) -> jax.Array:
-    """Squared differences of the distances to the class centres.
+    """Compares the distances to the class centers by their squared differences.
 
-    (||f_i - u_c||_2 - ||g_i - u_c||_2)^2, over the classes c; an image on a centre has distance 0
-    with gradient 0. The distances are not normalised.
+    The loss is the mean or the sum of (||f_i - u_c||_2 - ||g_i - u_c||_2)^2 over the classes c. An
+    image equal to a center has distance 0 with gradient 0. The distances are not normalized.
 
     Args:
         student: features [N, D].
         teacher: features [N, D].
-        centers: the teacher's class centres [C, D], see `class_centers`.
-        present: [C], False for the classes to leave out, such as those without images.
-        reduction: "mean" over the classes that are present, 0 if there is none, or their "sum".
+        centers: the teacher's class centers [C, D], see `class_centers`.
+        present: boolean [C]; classes with False are left out, for example classes without images.
+        reduction: "mean" over the classes that are present (0 if there are none), or their "sum".
 
     Returns:
-        One loss an image, [N]. Its mean over the batch, with "mean", is the mean over the pairs of
-        an image and a class; its sum, with "sum", the paper's.
+        One loss per image, [N]. With "mean", its mean over the batch is the mean over the pairs of
+        an image and a class. With "sum", its sum over the batch is the sum of the paper.
 
     Raises:
-        ValueError: the shapes do not fit, the mask is not boolean, the reduction is unknown.
+        ValueError: If the shapes do not match, the mask is not boolean, or the reduction is
+            unknown.
 
     References:
         HORKD, eq. 7.
+
+    Example:
+        >>> import numpy as np
+        >>> from kd_jax import losses
+        >>> student, teacher = np.array([[3.0, 4.0]]), np.array([[0.0, 1.0]])
+        >>> loss = losses.center_relation(student, teacher, np.zeros((1, 2)))
+        >>> [round(x, 4) for x in loss.tolist()]
+        [16.0]
     """
     arrays = student, teacher, centers = _numerics.upcast(student, teacher, centers)
     fits = all(x.ndim == 2 for x in arrays) and student.shape == teacher.shape
@@ -83,7 +104,7 @@ def center_relation(
     rule = "student and teacher [N, D] need centers [C, D]"
     _numerics.expect(fits, rule, student=student, teacher=teacher, centers=centers)
     mask = _numerics.as_mask(present, centers, "present")
-    # A common shift changes no distance, hence no gradient, and keeps the float32 products exact.
+    # A common shift changes no distance, so it needs no gradient. It keeps float32 accurate.
     shift = jax.lax.stop_gradient(_numerics.masked_mean(centers, mask))
     centers = _numerics.keep_rows(centers - shift, mask)
 

@@ -1,4 +1,4 @@
-"""Contrastive losses: the teacher's embedding of the same image against those of others."""
+"""Contrastive losses: compare an image's teacher embedding with those of other images."""
 
 import math
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from kd_jax.losses import _numerics
 
-# RepDistiller's guard against the logarithm of 0.
+# RepDistiller adds it to avoid the logarithm of 0.
 _EPSILON = 1e-7
 
 
@@ -22,30 +22,39 @@ def info_nce(
     where: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """InfoNCE: each image's own teacher embedding against those of the other images.
+    """Computes InfoNCE: finds each image's teacher embedding among those of the batch.
 
-    The mean over i of -log(exp(s_ii) / sum_j exp(s_ij)), s_ij = cos(g_i, f_j) / T, g the student's
-    and f the teacher's embeddings. A row of zeros has cosine 0 with gradient 0.
+    The loss is the mean over i of -log(exp(s_ii) / sum_j exp(s_ij)) with s_ij = cos(g_i, f_j) / T,
+    where g are the student's embeddings and f the teacher's. A row of zeros has cosine 0 with
+    gradient 0.
 
     Args:
         student: embeddings [N, D].
         teacher: embeddings [N, D].
         temperature: T > 0, a scalar; may be traced.
-        symmetric: average with the loss of the teacher's images among the student's, as CLIP does.
-        where: [N], False for rows to leave out.
-        axis_name: mapped axis over whose devices the batch is spread; the value is that of the
-            global batch on each of them, and the gradient right after a `pmean` over it.
+        symmetric: whether to average with the loss of the opposite direction, as CLIP does: each
+            image's student embedding among those of the batch.
+        where: boolean [N]; rows with False are left out.
+        axis_name: name of the mapped axis that splits the batch over devices. Every device returns
+            the value of the global batch; average the gradient with `pmean` over this axis.
 
     Returns:
-        A scalar; 0 where there is one image.
+        A scalar, 0 for a batch of one image.
 
     Raises:
-        ValueError: the shapes differ, or are not [N, D]; the mask is not boolean.
+        ValueError: If the shapes differ or are not [N, D], or the mask is not boolean.
 
     References:
         Van den Oord et al., `Representation learning with contrastive predictive coding
         <https://arxiv.org/abs/1807.03748>`_, 2018, eq. 4; Radford et al., `CLIP
         <https://arxiv.org/abs/2103.00020>`_, ICML 2021, for the symmetric form.
+
+    Example:
+        >>> import numpy as np
+        >>> from kd_jax import losses
+        >>> loss = losses.info_nce(np.eye(2), 3 * np.eye(2), temperature=1.0)
+        >>> round(float(loss), 4)  # log(1 + exp(-1))
+        0.3133
     """
     student, teacher = _numerics.as_rows(student, teacher)
     mask = _numerics.as_mask(where, student)
@@ -58,7 +67,7 @@ def info_nce(
     scores = cosines / _numerics.as_scalar(temperature, cosines, "temperature")
 
     def loss(scores: jax.Array) -> jax.Array:
-        # A masked row keeps its own score, so that it is finite and its gradient 0.
+        # A masked row keeps its own score, so its loss is finite and its gradient 0.
         among = mask[None] | jnp.eye(len(mask), dtype=bool)
         scores = jax.nn.log_softmax(jnp.where(among, scores, -jnp.inf))
         total = jnp.where(mask, -jnp.diagonal(scores), 0).sum()
@@ -68,13 +77,13 @@ def info_nce(
 
 
 class ContrastMemory(NamedTuple):
-    """What `contrastive_representation` remembers: explicit state, to carry and checkpoint.
+    """Explicit state of `contrastive_representation`, to be passed on and saved in checkpoints.
 
     Attributes:
-        student: the student's embedding of every training image, [n, D].
-        teacher: the teacher's, [n, D].
-        partition: the constants Z of the student's and of the teacher's scores, [2]; 0 until the
-            first batch has set them.
+        student: the student's embedding of each training image, [n, D].
+        teacher: the teacher's embedding of each training image, [n, D].
+        partition: the constants Z of the student's and the teacher's scores, [2]. They are 0 until
+            the first batch sets them.
     """
 
     student: jax.Array
@@ -83,12 +92,12 @@ class ContrastMemory(NamedTuple):
 
 
 def contrast_memory(key: jax.Array, num_images: int, width: int) -> ContrastMemory:
-    """A memory of random rows, uniform in +-1 / sqrt(width / 3), as RepDistiller starts it.
+    """Creates a memory of random rows, uniform in +-1 / sqrt(width / 3), as RepDistiller does.
 
     Args:
-        key: of `jax.random`.
-        num_images: n.
-        width: D of the embeddings; RepDistiller and the paper take 128.
+        key: a key of `jax.random`.
+        num_images: number of training images, n.
+        width: width of the embeddings, D. RepDistiller and the paper use 128.
     """
     bound = (width / 3) ** -0.5
     banks = jax.random.uniform(key, (2, num_images * width), minval=-bound, maxval=bound)
@@ -101,23 +110,28 @@ def contrast_negatives(
 ) -> jax.Array:
     """Draws training images of other classes, uniformly and with replacement.
 
-    RepDistiller draws them without replacement; where n >> K the difference is small.
+    RepDistiller draws without replacement. For n >> K the difference is small.
 
     Args:
-        key: of `jax.random`.
-        labels: classes of the batch's images, [N].
+        key: a key of `jax.random`.
+        labels: classes of the images in the batch, [N].
         all_labels: classes of all training images, [n], with at least two classes.
-        count: K.
+        count: number of images to draw per row, K.
 
     Returns:
-        Rows of `all_labels`, [N, K], int32.
+        Indices into `all_labels`, int32 [N, K].
+
+    Example:
+        >>> import jax, numpy as np
+        >>> from kd_jax import losses
+        >>> losses.contrast_negatives(jax.random.key(0), [4, 7], np.array([7, 4]), 3).tolist()
+        [[0, 0, 0], [1, 1, 1]]
     """
     labels, all_labels = (jnp.asarray(x).astype(jnp.int32) for x in (labels, all_labels))
     order = jnp.argsort(all_labels).astype(jnp.int32)
-    first, past = (
-        jnp.searchsorted(all_labels[order], labels, side=side).astype(jnp.int32)[:, None]
-        for side in ("left", "right")
-    )
+    ordered = all_labels[order]
+    first = jnp.searchsorted(ordered, labels, side="left").astype(jnp.int32)[:, None]
+    past = jnp.searchsorted(ordered, labels, side="right").astype(jnp.int32)[:, None]
     same, shape = past - first, (len(labels), count)
     drawn = jax.random.randint(key, shape, 0, len(all_labels) - same, jnp.int32)
     return order[drawn + jnp.where(drawn >= first, same, 0)]
@@ -135,45 +149,62 @@ def contrastive_representation(
     where: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, ContrastMemory]:
-    """CRD: tells an image's own row in the other network's memory from K rows of other images.
+    """Computes CRD: separates an image's row in the other network's memory from K other rows.
 
-    With P = exp(v . m / T) / Z for a row m of the memory and c = K / n, each side is the mean over
-    the images of -log(P / (P + c + 1e-7)) for the own row minus the sum over the K others of
-    log(c / (P + c + 1e-7)); the student's embeddings v meet the teacher's memory, the teacher's
-    meet the student's, and the sides are added. Z is n times the mean of exp(v . m / T) over the
-    first batch, and constant from then on. After scoring, the images' own rows m become
-    normalise(momentum m + (1 - momentum) v). No gradient flows into the memory.
+    Let P = exp(v . m / T) / Z for an embedding v and a row m of the memory, and c = K / n. The loss
+    of one side is the mean over the images of
+    -log(P_0 / (P_0 + c + 1e-7)) - sum_k log(c / (P_k + c + 1e-7)),
+    where P_0 is that of the image's own row and P_1 to P_K are those of the other rows. One side
+    compares the student's embeddings with the teacher's memory, the other side compares the
+    teacher's embeddings with the student's memory. The two sides are added.
 
-    The scores come from one product with the whole memory, N n numbers, instead of the reference's
-    [N, K + 1, D] rows.
+    Z is n times the mean of exp(v . m / T) over the first batch, and is constant afterwards. After
+    the loss is computed, the row m of each image becomes normalize(momentum m + (1 - momentum) v).
+    No gradient flows into the memory.
+
+    The scores come from one product with the whole memory, N n numbers. The reference code gathers
+    rows [N, K + 1, D] instead.
 
     Args:
-        student: embeddings [N, D] of unit length: a trained linear map, then normalised.
-        teacher: the same of the teacher; its map is trained too.
-        memory: from `contrast_memory`, then from the call before.
-        index: [N], the images' own rows in the memory. Where an image comes twice in a batch, its
-            first embedding is remembered.
-        negatives: [N, K], rows of other images, see `contrast_negatives`.
+        student: embeddings [N, D] of unit length: a trained linear map, then normalized.
+        teacher: embeddings [N, D] of unit length; the teacher's linear map is trained too.
+        memory: the result of `contrast_memory`, or of the previous call.
+        index: integers [N], the images' own rows in the memory. If an image is in the batch twice,
+            its first embedding is stored.
+        negatives: integers [N, K], rows of other images, see `contrast_negatives`.
         temperature: T > 0, a scalar; may be traced.
-        momentum: share of the old row, a scalar; may be traced.
-        where: [N], False for rows to leave out; they are not remembered either.
-        axis_name: mapped axis over whose devices the batch is spread and the memory is the same;
-            the value and the new memory are those of the global batch on each of them, and the
-            gradient right after a `pmean` over it.
+        momentum: weight of the old row, a scalar; may be traced.
+        where: boolean [N]; rows with False are left out and not stored.
+        axis_name: name of the mapped axis that splits the batch over devices. The memory must be
+            the same on all devices. Every device returns the value and the memory of the global
+            batch; average the gradient with `pmean` over this axis.
 
     Returns:
-        A scalar, which RepDistiller weighs 0.8, and the new memory.
+        A scalar, to which RepDistiller gives the weight 0.8, and the new memory.
 
     Raises:
-        ValueError: the shapes do not fit, index or negatives are not integers, the mask is not
-            boolean.
+        ValueError: If the shapes do not match, index or negatives are not integers, or the mask is
+            not boolean.
 
     References:
         Tian et al., `Contrastive representation distillation <https://arxiv.org/abs/1910.10699>`_,
         ICLR 2020, eq. 17 to 19; RepDistiller, `crd/memory.py` and `crd/criterion.py`.
+
+    Example:
+        >>> import jax, numpy as np
+        >>> from kd_jax import losses
+        >>> memory = losses.contrast_memory(jax.random.key(0), num_images=3, width=2)
+        >>> student, teacher = np.eye(2), np.eye(2)
+        >>> index, negatives = np.array([0, 1]), np.array([[1, 2], [0, 2]])
+        >>> loss, memory = losses.contrastive_representation(
+        ...     student, teacher, memory, index=index, negatives=negatives
+        ... )
+        >>> loss.shape, memory.student.shape, memory.partition.shape
+        ((), (3, 2), (2,))
     """
     student, teacher = _numerics.as_rows(student, teacher)
-    memory = ContrastMemory(*map(jnp.asarray, memory))
+    student_bank, teacher_bank, partition = map(jnp.asarray, memory)
+    memory = ContrastMemory(student_bank, teacher_bank, partition)
     index, negatives = _in_memory(index, negatives, memory, student)
     temperature = _numerics.as_scalar(temperature, student, "temperature")
     momentum = _numerics.as_scalar(momentum, student, "momentum")
@@ -182,32 +213,34 @@ def contrastive_representation(
     columns = jnp.concatenate([index[:, None], negatives], axis=1)
     columns = jnp.where(mask[:, None], columns, 0)
 
-    # Each side scores against the other's memory.
+    # Each network is scored against the memory of the other.
     sides = (student, memory.teacher), (teacher, memory.student)
     scores = [_scores(x, bank, columns, temperature) for x, bank in sides]
-    fresh = [_partition(x, len(memory.student), mask, axis_name) for x in scores]
-    fresh = jnp.stack(fresh).astype(memory.partition.dtype)
-    partition = jnp.where(memory.partition > 0, memory.partition, fresh)
+    fresh = jnp.stack([_partition(x, len(memory.student), mask, axis_name) for x in scores])
+    partition = jnp.where(partition > 0, partition, fresh.astype(partition.dtype))
     share = negatives.shape[1] / len(memory.student)
-    losses = sum(
+    by_student, by_teacher = (
         _against_noise(x, jnp.log(z.astype(x.dtype)), share)
         for x, z in zip(scores, partition, strict=True)
     )
-    loss = _numerics.reduce_images(losses, mask, axis_name)
+    loss = _numerics.reduce_images(by_student + by_teacher, mask, axis_name)
 
-    # Rows past the end are dropped: those left out, and all but the first of an image.
+    # Rows past the end are dropped: masked rows, and all but the first row of an image.
     rows = _numerics.gather_rows(jnp.where(mask, index, len(memory.student)), axis_name)
     again = jnp.tril(rows[:, None] == rows[None], -1).any(1)
     rows = jnp.where(again, len(memory.student), rows)
     rows = rows if axis_name is None else jax.lax.pmax(rows, axis_name)
-    banks = [
-        _remember(bank, rows, _numerics.gather_rows(x, axis_name), momentum, axis_name)
+    student_bank, teacher_bank = (
+        _store(bank, rows, _numerics.gather_rows(x, axis_name), momentum, axis_name)
         for bank, x in [(memory.student, student), (memory.teacher, teacher)]
-    ]
-    return loss, ContrastMemory(*banks, partition)
+    )
+    return loss, ContrastMemory(student_bank, teacher_bank, partition)
 
 
-def _in_memory(index, negatives, memory, rows):
+def _in_memory(
+    index: ArrayLike, negatives: ArrayLike, memory: ContrastMemory, rows: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Checks the shapes and returns both index arrays as int32."""
     index, negatives = jnp.asarray(index), jnp.asarray(negatives)
     shape = memory.student.shape
     fits = memory.teacher.shape == shape and rows.shape[1:] == shape[1:]
@@ -223,28 +256,35 @@ def _in_memory(index, negatives, memory, rows):
     return index.astype(jnp.int32), negatives.astype(jnp.int32)
 
 
-def _scores(x, bank, columns, temperature):
-    """Products x . m / T with the rows m of the bank that each image looks at, [N, 1 + K]."""
+def _scores(x: jax.Array, bank: jax.Array, columns: jax.Array, temperature: jax.Array) -> jax.Array:
+    """Computes x . m / T [N, 1 + K] with the rows m of the bank that `columns` names."""
     bank = jax.lax.stop_gradient(bank).astype(x.dtype)
     every = jnp.matmul(x, bank.T, precision=_numerics.HIGHEST)
     return jnp.take_along_axis(every, columns, axis=1) / temperature
 
 
-def _partition(scores, images, mask, axis_name):
-    """Z that makes the mean of exp(score) / Z over the global batch 1 / n."""
+def _partition(scores: jax.Array, images: int, mask: jax.Array, axis_name: str | None) -> jax.Array:
+    """Computes the Z for which the mean of exp(score) / Z over the global batch is 1 / n."""
     means = jnp.exp(jax.lax.stop_gradient(scores)).mean(1)
     return images * _numerics.reduce_images(means, mask, axis_name)
 
 
-def _against_noise(scores, log_partition, share):
-    """-log P(own row is own) - sum log P(other rows are not), noise of density `share`."""
-    share, guarded = math.log(share), math.log(share + _EPSILON)
+def _against_noise(scores: jax.Array, log_partition: jax.Array, share: float) -> jax.Array:
+    """Computes -log P(own row is own) - sum log P(other rows are not), noise of density `share`."""
+    log_share, guarded = math.log(share), math.log(share + _EPSILON)
     excess = scores - log_partition - guarded
     own, others = jax.nn.softplus(-excess[:, 0]), jax.nn.softplus(excess[:, 1:])
-    return own + (others + (guarded - share)).sum(1)
+    return own + (others + (guarded - log_share)).sum(1)
 
 
-def _remember(bank, rows, x, momentum, axis_name):
+def _store(
+    bank: jax.Array,
+    rows: jax.Array,
+    x: jax.Array,
+    momentum: jax.Array,
+    axis_name: str | None,
+) -> jax.Array:
+    """Updates the rows of the bank with the embeddings x."""
     x = jax.lax.stop_gradient(_numerics.replicated(x, axis_name))
     old = bank[jnp.minimum(rows, len(bank) - 1)].astype(x.dtype)
     new = _numerics.unit_rows(momentum * old + (1 - momentum) * x)

@@ -23,38 +23,48 @@ def mk_mmd(
     teacher_where: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """MK-MMD: squared maximum mean discrepancy of two sets of features, several Gaussian kernels.
+    """Computes MK-MMD, the squared maximum mean discrepancy with several Gaussian kernels.
 
-    mean_ii' k(f_i, f_i') + mean_jj' k(g_j, g_j') - 2 mean_ij k(f_i, g_j) with
-    k(x, y) = sum_m exp(-||x - y||^2 / (2 m sigma^2)) over the multipliers m, a sum and not a mean.
-    The biased estimate takes every mean over all pairs, those of a row with itself included, and
-    is not negative but for rounding. 0 where there are too few rows for a mean.
+    The loss is mean_ii' k(f_i, f_i') + mean_jj' k(g_j, g_j') - 2 mean_ij k(f_i, g_j). The kernel is
+    k(x, y) = sum_m exp(-||x - y||^2 / (2 m sigma^2)), a sum, not a mean, over the multipliers m.
+    The biased estimate takes each mean over all pairs, including the pairs of a row with itself. It
+    is not negative, except for rounding. The loss is 0 if there are too few rows for a mean.
 
     Args:
         student: features g [N, D].
         teacher: features f [M, D].
-        multipliers: m, of the variance.
-        variance: where sigma^2 comes from; it carries no gradient. "distinct": the mean squared
-            distance over the distinct pairs of the N + M pooled rows; "all": over all (N + M)^2;
-            "cross": over the pairs of a student's and a teacher's row; or its value, a scalar.
-        unbiased: leaves out the pairs of a row with itself; may be negative.
-        normalize: divides each row by its L2 norm first, as KDim does; a row of zeros stays.
-        where: [N], False for student's rows to leave out.
-        teacher_where: [M], the same for the teacher's; `where` if there is none.
-        axis_name: mapped axis over whose devices the batch is spread; the value is that of the
-            global batch on each of them, and the gradient right after a `pmean` over it.
+        multipliers: positive factors m of the variance.
+        variance: sigma^2, a scalar, or one of the following estimates of it. "distinct": the mean
+            squared distance over the distinct pairs of the N + M pooled rows. "all": the mean over
+            all (N + M)^2 pairs. "cross": the mean over the pairs of a student's and a teacher's
+            row. No gradient flows through the variance.
+        unbiased: whether to leave out the pairs of a row with itself. The result may be negative.
+        normalize: whether to divide each row by its L2 norm first, as KDim does. A row of zeros
+            stays zero.
+        where: boolean [N]; student's rows with False are left out.
+        teacher_where: boolean [M]; teacher's rows with False are left out. Defaults to `where`.
+        axis_name: name of the mapped axis that splits the batch over devices. Every device returns
+            the value of the global batch; average the gradient with `pmean` over this axis.
 
     Returns:
         A scalar.
 
     Raises:
-        ValueError: the shapes do not fit, a mask is not boolean, the variance is unknown, there is
-            no multiplier, or one that is not positive.
+        ValueError: If the shapes do not match, a mask is not boolean, the variance is unknown, or
+            the multipliers are empty or not positive.
 
     References:
         KDim, Wang et al., "Improved knowledge distillation for training fast low resolution face
         recognition model", ICCVW 2019, eq. 8; Long et al., `Learning transferable features with
         deep adaptation networks <https://arxiv.org/abs/1502.02791>`_, ICML 2015.
+
+    Example:
+        >>> import numpy as np
+        >>> from kd_jax import losses
+        >>> student, teacher = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
+        >>> loss = losses.mk_mmd(student, teacher, multipliers=(1,), variance=2.0)
+        >>> round(float(loss), 4)  # 2 - 2 exp(-1 / 2)
+        0.7869
     """
     student, teacher = _numerics.upcast(student, teacher)
     fits = student.ndim == teacher.ndim == 2 and student.shape[1] == teacher.shape[1]
@@ -75,30 +85,18 @@ def mk_mmd(
 
     x, y = rows(student, mask), rows(teacher, teacher_mask)
     mask, teacher_mask = (_numerics.gather_rows(m, axis_name) for m in (mask, teacher_mask))
-    pooled, pooled_mask = jnp.concatenate([x, y]), jnp.concatenate([mask, teacher_mask])
-    shift = _numerics.masked_mean(pooled, pooled_mask)
-    x, y = _numerics.centred(x, mask, shift), _numerics.centred(y, teacher_mask, shift)
     n, m = mask.sum().astype(x.dtype), teacher_mask.sum().astype(x.dtype)
-
-    within = [
-        _Pairs(_numerics.squared_distances(x), _numerics.distinct_pairs(mask)),
-        _Pairs(_numerics.squared_distances(y), _numerics.distinct_pairs(teacher_mask)),
-    ]
-    across = _Pairs(_numerics.squared_distances(x, y), mask[:, None] & teacher_mask[None])
+    *within, across = _all_pairs(x, y, mask, teacher_mask)
     if isinstance(variance, str):
-        total, count = across.sum(), n * m
-        if variance != "cross":
-            total = sum(pairs.sum() for pairs in within) + 2 * total
-            count = (n + m) * (n + m if variance == "all" else n + m - 1)
-        variance = total / jnp.maximum(count, 1)
+        variance = _mean_square(variance, within, across, n, m)
     variance = jax.lax.stop_gradient(_numerics.as_scalar(variance, x, "variance"))
     rates = [-_numerics.safe_reciprocal(2 * factor * variance) for factor in multipliers]
 
-    # A constant taken off the kernel cancels in the sum of the means, and with it most rounding.
+    # A constant subtracted from the kernel cancels in the loss, and most rounding errors with it.
     level = sum(math.exp(-1 / (2 * factor)) for factor in multipliers)
 
     def kernel(squares: jax.Array) -> jax.Array:
-        return sum(jnp.exp(rate * squares) for rate in rates) - level
+        return sum((jnp.exp(rate * squares) for rate in rates), jnp.zeros_like(squares)) - level
 
     def own(pairs: _Pairs, rows: jax.Array) -> jax.Array:
         if unbiased:
@@ -113,10 +111,37 @@ def mk_mmd(
 
 
 class _Pairs(NamedTuple):
-    """Squared distances of the pairs of two sets, and which pairs count."""
+    """Squared distances of the pairs of two sets, and the mask of the pairs to use."""
 
     squares: jax.Array
     mask: jax.Array
 
-    def sum(self, function: Callable[[jax.Array], jax.Array] = lambda squares: squares):
+    def sum(
+        self, function: Callable[[jax.Array], jax.Array] = lambda squares: squares
+    ) -> jax.Array:
         return jnp.where(self.mask, function(self.squares), 0).sum()
+
+
+def _all_pairs(
+    x: jax.Array, y: jax.Array, mask: jax.Array, other_mask: jax.Array
+) -> tuple[_Pairs, _Pairs, _Pairs]:
+    """Returns the pairs of two rows of x, of two rows of y, and of a row of x and a row of y."""
+    pooled, pooled_mask = jnp.concatenate([x, y]), jnp.concatenate([mask, other_mask])
+    shift = _numerics.masked_mean(pooled, pooled_mask)
+    x, y = _numerics.centered(x, mask, shift), _numerics.centered(y, other_mask, shift)
+    return (
+        _Pairs(_numerics.squared_distances(x), _numerics.distinct_pairs(mask)),
+        _Pairs(_numerics.squared_distances(y), _numerics.distinct_pairs(other_mask)),
+        _Pairs(_numerics.squared_distances(x, y), mask[:, None] & other_mask[None]),
+    )
+
+
+def _mean_square(
+    over: str, within: list[_Pairs], across: _Pairs, n: jax.Array, m: jax.Array
+) -> jax.Array:
+    """Returns the mean squared distance over the pairs that the option `variance` names."""
+    total, count = across.sum(), n * m
+    if over != "cross":
+        total = within[0].sum() + within[1].sum() + 2 * total
+        count = (n + m) * (n + m if over == "all" else n + m - 1)
+    return total / jnp.maximum(count, 1)

@@ -1,7 +1,7 @@
 """Losses between the feature maps [N, H, W, C] of one image.
 
-Where student and teacher differ in height or width, the larger map is average-pooled to the
-smaller. Projections between different channel counts are the caller's.
+If student and teacher differ in height or width, the larger map is average-pooled to the smaller.
+The caller provides projections between different numbers of channels.
 """
 
 from collections.abc import Sequence
@@ -18,24 +18,34 @@ _VARIANTS = ("repdistiller", "paper")
 def attention_transfer(
     student: ArrayLike, teacher: ArrayLike, *, power: int = 2, variant: str = "repdistiller"
 ) -> jax.Array:
-    """AT: distance of the normalised attention maps, a = Q / ||Q||_2, Q = mean_c |f_c|^p.
+    """Computes AT, a distance of the normalized attention maps.
+
+    An attention map is a = Q / ||Q||_2 with Q = mean_c |f_c|^p.
 
     Args:
         student: maps [N, H, W, C].
         teacher: maps [N, H, W, C'].
         power: p >= 1.
-        variant: "repdistiller" is the mean over the positions of (a_s - a_t)^2, as in the authors'
-            code; "paper" is ||a_s - a_t||_2, without the paper's factor beta / 2.
+        variant: "repdistiller" is the mean over the positions of (a_s - a_t)^2, as in the code of
+            the authors. "paper" is ||a_s - a_t||_2, without the factor beta / 2 of the paper.
 
     Returns:
-        One loss an image, [N]. Both codes sum it over the layers.
+        One loss per image, [N]. RepDistiller and the code of the authors sum it over the layers.
 
     Raises:
-        ValueError: the shapes do not fit, the power is not positive, the variant is unknown.
+        ValueError: If the shapes do not match, the power is less than 1, or the variant is unknown.
 
     References:
         Zagoruyko and Komodakis, `Paying more attention to attention
         <https://arxiv.org/abs/1612.03928>`_, ICLR 2017, eq. 2; RepDistiller, `AT.py`.
+
+    Example:
+        >>> import numpy as np
+        >>> from kd_jax import losses
+        >>> student, teacher = np.zeros((1, 1, 2, 3)), np.zeros((1, 1, 2, 5))
+        >>> student[:, :, 0], teacher[:, :, 1] = 1, 1  # attention at different positions
+        >>> [round(x, 4) for x in losses.attention_transfer(student, teacher).tolist()]
+        [1.0]
     """
     _numerics.one_of("variant", variant, _VARIANTS)
     if power < 1:
@@ -47,8 +57,8 @@ def attention_transfer(
 
 
 def _attention(maps: jax.Array, power: int) -> jax.Array:
-    """Normalised mean of |f|^power over the channels, [N, H W]."""
-    # The attention does not depend on an image's scale, but its powers leave float32's range.
+    """Returns the normalized mean of |f|^power over the channels, [N, H W]."""
+    # The attention does not depend on the scale of an image, but powers can leave float32's range.
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(maps), (1, 2, 3), keepdims=True))
     maps = _numerics.absolute(maps * _numerics.safe_reciprocal(largest))
     return _numerics.unit_rows((maps**power).mean(3).reshape(len(maps), -1))
@@ -57,20 +67,21 @@ def _attention(maps: jax.Array, power: int) -> jax.Array:
 def factor_transfer(
     student: ArrayLike, teacher: ArrayLike, *, variant: str = "repdistiller"
 ) -> jax.Array:
-    """FT: L1 distance of the normalised factors.
+    """Computes FT, the L1 distance of the normalized factors.
 
     Args:
         student: factors [N, H, W, C] of the translator.
         teacher: factors [N, H, W, C] of the paraphraser.
-        variant: "repdistiller" collapses the channels first, the mean over the positions of
-            |a_s - a_t| with a = Q / ||Q||_2, Q = mean_c f_c^2 (C may differ); "paper" normalises
-            the whole factor, ||f / ||f||_2 - g / ||g||_2||_1, a sum over positions and channels.
+        variant: "repdistiller" averages over the channels first: it is the mean over the positions
+            of |a_s - a_t| with a = Q / ||Q||_2 and Q = mean_c f_c^2. The numbers of channels may
+            differ. "paper" normalizes the whole factor: it is ||f / ||f||_2 - g / ||g||_2||_1, a
+            sum over positions and channels.
 
     Returns:
-        One loss an image, [N].
+        One loss per image, [N].
 
     Raises:
-        ValueError: the shapes do not fit, the variant is unknown.
+        ValueError: If the shapes do not match, or the variant is unknown.
 
     References:
         Kim et al., `Paraphrasing complex network: network compression via factor transfer
@@ -89,22 +100,23 @@ def factor_transfer(
 def activation_boundary(
     student: ArrayLike, teacher: ArrayLike, *, margin: ArrayLike = 1.0
 ) -> jax.Array:
-    """AB: squared hinge that draws the student's pre-activations to the teacher's side of 0.
+    """Computes AB, a squared hinge loss on the signs of the student's pre-activations.
 
-    3 / 1000 times the sum over positions and channels of (s + m)^2 where t <= 0 and s > -m, and of
-    (s - m)^2 where t > 0 and s <= m. The factor is RepDistiller's; the paper has none.
+    The loss is 3 / 1000 times the sum, over positions and channels, of (s + m)^2 if t <= 0 and
+    s > -m, and of (s - m)^2 if t > 0 and s <= m. The factor is that of RepDistiller; the paper has
+    none.
 
     Args:
-        student: maps [N, H, W, C] before the activation, in the teacher's channels.
-        teacher: maps [N, H, W, C] before the activation; only its signs count.
+        student: maps [N, H, W, C] before the activation, mapped to the teacher's channels.
+        teacher: maps [N, H, W, C] before the activation; only the signs are used.
         margin: m, a scalar; may be traced.
 
     Returns:
-        One loss an image, [N]. RepDistiller weighs the last of L layers 1, the one before 1/2,
-        then 1/4 and so on.
+        One loss per image, [N]. RepDistiller gives the last of L layers the weight 1, the layer
+        before it 1/2, then 1/4, and so on.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: If the shapes do not match.
 
     References:
         Heo et al., `Knowledge transfer via distillation of activation boundaries formed by hidden
@@ -117,20 +129,21 @@ def activation_boundary(
 
 
 def neuron_selectivity(student: ArrayLike, teacher: ArrayLike) -> jax.Array:
-    """NST: maximum mean discrepancy of the channels' normalised maps, kernel k(x, y) = (x . y)^2.
+    """Computes NST, the maximum mean discrepancy of the channels' normalized maps.
 
-    mean_cc' k(s_c, s_c') + mean_cc' k(t_c, t_c') - 2 mean_cc' k(s_c, t_c'), each channel's map
-    divided by its L2 norm over the positions. Zero at s = t.
+    The loss is mean_cc' k(s_c, s_c') + mean_cc' k(t_c, t_c') - 2 mean_cc' k(s_c, t_c') with the
+    kernel k(x, y) = (x . y)^2. The map of each channel is divided by its L2 norm over the
+    positions. The loss is 0 for s = t.
 
     Args:
         student: maps [N, H, W, C].
         teacher: maps [N, H, W, C'].
 
     Returns:
-        One loss an image, [N].
+        One loss per image, [N].
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: If the shapes do not match.
 
     References:
         Huang and Wang, `Like what you like: knowledge distill via neuron selectivity transfer
@@ -141,8 +154,8 @@ def neuron_selectivity(student: ArrayLike, teacher: ArrayLike) -> jax.Array:
         _numerics.unit_rows(x.reshape(len(x), -1, x.shape[-1]), axis=1) for x in maps
     )
     if student.shape[1] <= max(student.shape[2], teacher.shape[2]):
-        # sum_cc' (x_c . y_c')^2 = <X X^T, Y Y^T>: the discrepancy is the distance of two means of
-        # outer products over the positions, of which deep maps have fewer than channels.
+        # sum_cc' (x_c . y_c')^2 = <X X^T, Y Y^T>, so the discrepancy is the distance of two means
+        # of outer products over the positions. Deep maps have fewer positions than channels.
         student, teacher = (
             jnp.einsum("npc,nqc->npq", x, x, precision=_numerics.HIGHEST) / x.shape[2]
             for x in (student, teacher)
@@ -158,30 +171,39 @@ def neuron_selectivity(student: ArrayLike, teacher: ArrayLike) -> jax.Array:
 
 
 def flow_of_solution(student: Sequence[ArrayLike], teacher: Sequence[ArrayLike]) -> jax.Array:
-    """FSP: mean squared error between the Gram matrices of successive maps.
+    """Computes FSP, the mean squared error between the Gram matrices of successive maps.
 
-    G_cd = mean_hw x_hwc y_hwd of two successive maps x [N, H, W, C] and y [N, H, W, D], the larger
-    pooled to the smaller; the mean over c and d of (G_s - G_t)^2, summed over successive maps.
+    The Gram matrix of two successive maps x [N, H, W, C] and y [N, H, W, D] is
+    G_cd = mean_hw x_hwc y_hwd; the larger map is pooled to the smaller first. The loss is the mean
+    over c and d of (G_s - G_t)^2, summed over the pairs of successive maps.
 
     Args:
         student: two or more maps [N, H_l, W_l, C_l], from shallow to deep.
-        teacher: as many maps, with the same channels.
+        teacher: the same number of maps, with the same numbers of channels.
 
     Returns:
-        One loss an image, [N].
+        One loss per image, [N].
 
     Raises:
-        ValueError: fewer than two maps, not as many of each, or shapes that do not fit.
+        ValueError: If there are fewer than two maps, the numbers of maps differ, or the shapes do
+            not match.
 
     References:
         Yim et al., "A gift from knowledge distillation: fast optimization, network minimization
         and transfer learning", CVPR 2017, eq. 1 and 2; RepDistiller, `FSP.py`.
+
+    Example:
+        >>> import numpy as np
+        >>> from kd_jax import losses
+        >>> maps = np.ones((1, 4, 4, 2))
+        >>> losses.flow_of_solution([maps, 3 * maps[:, ::2, ::2]], [maps, maps]).tolist()
+        [4.0]
     """
     if len(student) != len(teacher) or len(student) < 2:
         raise ValueError(
-            f"FSP needs two or more maps, as many of each; got {len(student)} and {len(teacher)}"
+            "FSP needs two or more maps, the same number from student and teacher; "
+            f"got {len(student)} and {len(teacher)}"
         )
-
     maps = _numerics.upcast(*student, *teacher)
     student, teacher = maps[: len(student)], maps[len(student) :]
 
@@ -203,27 +225,35 @@ def flow_of_solution(student: Sequence[ArrayLike], teacher: Sequence[ArrayLike])
 def variational_information(
     student: ArrayLike, teacher: ArrayLike, log_scale: ArrayLike, *, epsilon: float = 1e-5
 ) -> jax.Array:
-    """VID: negative log-likelihood of the teacher's map under a Gaussian around the student's.
+    """Computes VID, the negative log-likelihood of the teacher's map under a Gaussian.
 
-    ((mu - t)^2 / v + log v) / 2 with one variance a channel, v = log(1 + exp(log_scale)) + epsilon,
-    averaged over positions and channels; without the constant log(2 pi) / 2.
+    The loss is ((mu - t)^2 / v + log v) / 2, averaged over positions and channels, without the
+    constant log(2 pi) / 2. Each channel has one variance, v = log(1 + exp(log_scale)) + epsilon.
 
     Args:
         student: the means mu [N, H, W, C], a regression from the student's map.
         teacher: maps [N, H, W, C].
-        log_scale: [C], trained with the student. RepDistiller starts from a variance of 5, which is
-            log(exp(5 - epsilon) - 1) = 4.99323.
-        epsilon: floor of the variance.
+        log_scale: parameters [C], trained with the student. RepDistiller starts with the variance
+            5, for which log_scale is log(exp(5 - epsilon) - 1) = 4.99323.
+        epsilon: minimum of the variance.
 
     Returns:
-        One loss an image, [N]; negative where the variances are small.
+        One loss per image, [N]. It may be negative if the variances are small.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: If the shapes do not match.
 
     References:
         Ahn et al., `Variational information distillation for knowledge transfer
         <https://arxiv.org/abs/1904.05835>`_, CVPR 2019, eq. 5 and 6; RepDistiller, `VID.py`.
+
+    Example:
+        >>> import numpy as np
+        >>> from kd_jax import losses
+        >>> maps, log_scale = np.ones((1, 4, 4, 2)), np.full(2, np.log(np.e - 1))  # variance 1
+        >>> loss = losses.variational_information(3 * maps, maps, log_scale)
+        >>> [round(x, 3) for x in loss.tolist()]
+        [2.0]
     """
     student, teacher = _numerics.as_maps(student, teacher, same_channels=True)
     student, teacher, log_scale = _numerics.upcast(student, teacher, log_scale)

@@ -1,8 +1,8 @@
-"""Losses of classifiers by angle, which ask for a margin between an image and the other classes.
+"""Losses of angular classifiers, with a margin between the label and the other classes.
 
-They take the cosines of the angles theta_j between an embedding and the directions of the classes,
-and are cross-entropies of s cos(theta_j), but for the label's logit, which is made smaller. What
-the network tells otherwise, to users and to a student, are the logits without a margin.
+Their inputs are the cosines of the angles theta_j between an embedding and the directions of the
+classes. Each loss is the cross-entropy of the logits s cos(theta_j), with a smaller logit for the
+label. For predictions and for distillation, the network uses the logits without a margin.
 """
 
 import math
@@ -19,22 +19,29 @@ from kd_jax.losses.targets import cross_entropy
 def normalized_softmax(
     cosines: ArrayLike, labels: ArrayLike, *, scale: ArrayLike = 64.0
 ) -> jax.Array:
-    """Cross-entropy of the logits s cos(theta_j), without a margin.
+    """Computes the cross-entropy of the logits s cos(theta_j), without a margin.
 
     Args:
         cosines: cos(theta_j), [N, C].
-        labels: [N], integers in [0, C).
+        labels: integers [N] in [0, C).
         scale: s, a scalar; may be traced.
 
     Returns:
-        One loss an example, [N]; NaN where a label is not in [0, C).
+        One loss per example, [N], or NaN if a label is not in [0, C).
 
     Raises:
-        ValueError: the shapes do not fit, or the labels are not integers.
+        ValueError: If the shapes do not match, or the labels are not integers.
 
     References:
         Wang et al., `NormFace: L2 hypersphere embedding for face verification
         <https://arxiv.org/abs/1704.06369>`_, ACM MM 2017.
+
+    Example:
+        >>> import numpy as np
+        >>> from kd_jax import losses
+        >>> cosines, labels = np.array([[0.5, 0.5]]), np.array([0])
+        >>> [round(x, 4) for x in losses.normalized_softmax(cosines, labels).tolist()]
+        [0.6931]
     """
     return cosface(cosines, labels, scale=scale, margin=0.0)
 
@@ -42,23 +49,33 @@ def normalized_softmax(
 def cosface(
     cosines: ArrayLike, labels: ArrayLike, *, scale: ArrayLike = 64.0, margin: ArrayLike = 0.35
 ) -> jax.Array:
-    """Softmax with a margin of the cosine: the label's logit is s (cos(theta) - m).
+    """Computes the softmax loss with a margin on the cosine.
+
+    The logit of the label is s (cos(theta) - m).
 
     Args:
         cosines: cos(theta_j), [N, C].
-        labels: [N], integers in [0, C).
+        labels: integers [N] in [0, C).
         scale: s, a scalar; may be traced.
-        margin: m, a scalar; may be traced. The default is the paper's, insightface's is 0.4.
+        margin: m, a scalar; may be traced. The default is that of the paper; insightface uses 0.4.
 
     Returns:
-        One loss an example, [N]; NaN where a label is not in [0, C).
+        One loss per example, [N], or NaN if a label is not in [0, C).
 
     Raises:
-        ValueError: the shapes do not fit, or the labels are not integers.
+        ValueError: If the shapes do not match, or the labels are not integers.
 
     References:
         Wang et al., `CosFace: large margin cosine loss for deep face recognition
         <https://arxiv.org/abs/1801.09414>`_, CVPR 2018, eq. 4.
+
+    Example:
+        >>> import numpy as np
+        >>> from kd_jax import losses
+        >>> cosines, labels = np.array([[0.5, 0.5]]), np.array([0])
+        >>> loss = losses.cosface(cosines, labels, scale=64.0, margin=0.5)  # logits 0 and 32
+        >>> [round(x, 4) for x in loss.tolist()]
+        [32.0]
     """
     (cosines,) = _numerics.upcast(cosines)
     margin = _numerics.as_scalar(margin, cosines, "margin")
@@ -69,25 +86,27 @@ def cosface(
 def arcface(
     cosines: ArrayLike, labels: ArrayLike, *, scale: ArrayLike = 64.0, margin: ArrayLike = 0.5
 ) -> jax.Array:
-    """Softmax with a margin of the angle: the label's logit is s cos(theta + m).
+    """Computes the softmax loss with a margin on the angle.
 
-    Where theta + m > pi, and the cosine would rise again, it is s (cos(theta) - m sin(m)) instead,
-    as in insightface's code: a step down from -s to -s (cos(m) + m sin(m)), then on falling. (Other
-    versions of that code let the angle pass pi, or take the gradient of s cos(theta).) The slope
-    in the cosine grows without bound towards theta = 0; at theta = 0 itself, and where rounding has
-    brought the cosine beyond 1, it is s cos(m).
+    The logit of the label is s cos(theta + m). For theta + m > pi, where this cosine would rise
+    again, the logit is s (cos(theta) - m sin(m)), as in the code of insightface. At the boundary
+    the logit steps down from -s to -s (cos(m) + m sin(m)), and it falls further after it. (Other
+    versions of that code let the angle exceed pi, or use the gradient of s cos(theta).)
+
+    The derivative by the cosine grows without bound as theta approaches 0. At theta = 0, and for
+    cosines that rounding has made larger than 1, the derivative is s cos(m).
 
     Args:
         cosines: cos(theta_j), [N, C].
-        labels: [N], integers in [0, C).
+        labels: integers [N] in [0, C).
         scale: s, a scalar; may be traced.
-        margin: m in radians, from 0 to pi, a scalar; may be traced.
+        margin: m in radians, in [0, pi], a scalar; may be traced.
 
     Returns:
-        One loss an example, [N]; NaN where a label is not in [0, C).
+        One loss per example, [N], or NaN if a label is not in [0, C).
 
     Raises:
-        ValueError: the shapes do not fit, or the labels are not integers.
+        ValueError: If the shapes do not match, or the labels are not integers.
 
     References:
         Deng et al., `ArcFace: additive angular margin loss for deep face recognition
@@ -109,23 +128,24 @@ def arcface(
 def sphereface_r(
     cosines: ArrayLike, labels: ArrayLike, *, scale: ArrayLike = 30.0, margin: ArrayLike = 1.7
 ) -> jax.Array:
-    """Softmax with a factor on the angle: the label's logit is s cos(min(m theta, pi)).
+    """Computes SphereFace-R, the softmax loss with a factor on the angle.
 
-    SphereFace-R with hard feature normalisation and its margin v1. The gradient is that of
-    s cos(theta): the difference is a constant ("characteristic gradient detachment"). The official
-    code multiplies the loss by 50 / s, which is left to the weight of the loss.
+    The logit of the label is s cos(min(m theta, pi)): hard feature normalization and margin v1 of
+    the paper. The gradient is that of s cos(theta), because the difference of the two is treated as
+    a constant ("characteristic gradient detachment"). The official code multiplies the loss by
+    50 / s; use the weight of the loss for this factor.
 
     Args:
         cosines: cos(theta_j), [N, C].
-        labels: [N], integers in [0, C).
+        labels: integers [N] in [0, C).
         scale: s, a scalar; may be traced.
         margin: m >= 1, a scalar; may be traced.
 
     Returns:
-        One loss an example, [N]; NaN where a label is not in [0, C).
+        One loss per example, [N], or NaN if a label is not in [0, C).
 
     Raises:
-        ValueError: the shapes do not fit, or the labels are not integers.
+        ValueError: If the shapes do not match, or the labels are not integers.
 
     References:
         Liu et al., `SphereFace revived: unifying hyperspherical face recognition
@@ -152,44 +172,54 @@ def a_softmax(
     margin: int = 4,
     blend: ArrayLike = 0.0,
 ) -> jax.Array:
-    """A-Softmax: softmax with a factor on the angle, of embeddings that keep their length.
+    """Computes A-Softmax, the softmax loss with a factor on the angle and unnormalized embeddings.
 
-    The logits are |x| cos(theta_j), the label's is |x| (b cos(theta) + psi(theta)) / (1 + b) with
-    psi(theta) = (-1)^k cos(m theta) - 2k for theta in [k pi / m, (k + 1) pi / m], which falls from
-    1 to 1 - 2m. The cosine of m theta is a polynomial of cos(theta), so that no arc cosine is
-    differentiated; psi has no kinks, because its slope is 0 where k changes. The gradient is the
-    true one. (The official Caffe code rescales that of the label's logit in the embedding to a
-    fixed size, and leaves the margin out of that in the classes' directions.)
+    The logits are |x| cos(theta_j). The logit of the label is
+    |x| (b cos(theta) + psi(theta)) / (1 + b), with psi(theta) = (-1)^k cos(m theta) - 2k for theta
+    in [k pi / m, (k + 1) pi / m]. psi falls from 1 to 1 - 2m. The cosine of m theta is a polynomial
+    of cos(theta), so no arc cosine is differentiated. psi has no kinks, because its slope is 0
+    where k changes.
+
+    The gradient is that of the loss. (The official Caffe code differs: it rescales the gradient of
+    the label's logit by the embedding to a fixed size, and it omits the margin from the gradient by
+    the directions of the classes.)
 
     Args:
         cosines: cos(theta_j), [N, C].
         norms: |x|, the lengths of the embeddings, [N].
-        labels: [N], integers in [0, C).
-        margin: m, a whole number from 1; no margin at 1.
-        blend: b >= 0, a scalar; may be traced. Training needs it large in the beginning, see
-            `a_softmax_blend`; no margin at infinity.
+        labels: integers [N] in [0, C).
+        margin: m, an integer of at least 1; 1 is no margin.
+        blend: b >= 0, a scalar; may be traced. Infinity is no margin. Training must start with a
+            large value, see `a_softmax_blend`.
 
     Returns:
-        One loss an example, [N]; NaN where a label is not in [0, C).
+        One loss per example, [N], or NaN if a label is not in [0, C).
 
     Raises:
-        ValueError: the shapes do not fit, the labels are not integers, or the margin is no whole
-            number from 1.
+        ValueError: If the shapes do not match, the labels are not integers, or the margin is not an
+            integer of at least 1.
 
     References:
         Liu et al., `SphereFace: deep hypersphere embedding for face recognition
         <https://arxiv.org/abs/1704.08063>`_, CVPR 2017, eq. 7; wy1iu/sphereface,
         `margin_inner_product_layer.cpp`.
+
+    Example:
+        >>> import numpy as np
+        >>> from kd_jax import losses
+        >>> cosines, norms, labels = np.array([[0.5, 0.5]]), np.array([2.0]), np.array([0])
+        >>> [round(x, 4) for x in losses.a_softmax(cosines, norms, labels, margin=2).tolist()]
+        [2.1269]
     """
     if not isinstance(margin, int) or margin < 1:
-        raise ValueError(f"margin must be a whole number from 1; got {margin!r}")
+        raise ValueError(f"margin must be an integer of at least 1; got {margin!r}")
     cosines, norms = _numerics.upcast(cosines, norms)
     blend = _numerics.as_scalar(blend, cosines, "blend")
     fits = cosines.ndim == 2 and norms.shape == cosines.shape[:1]
     _numerics.expect(fits, "cosines [N, C] need norms [N]", cosines=cosines, norms=norms)
 
     def target(cosine: jax.Array) -> jax.Array:
-        # So written, an infinite blend is none of the margin, and not NaN.
+        # In this form, an infinite blend gives no margin instead of NaN.
         return cosine + (_psi(cosine, margin) - cosine) / (1 + blend)
 
     return _entropy(cosines, labels, target, norms[:, None])
@@ -203,26 +233,31 @@ def a_softmax_blend(
     power: ArrayLike = 1.0,
     least: ArrayLike = 5.0,
 ) -> jax.Array:
-    """The blend of `a_softmax` at a step of training, the official code's lambda.
+    """Computes the blend of `a_softmax` at a training step, the lambda of the official code.
 
-    max(least, start (1 + gamma t)^-power) with t = step + 1. The defaults, those of the released
-    20-layer network, reach 5 at t = 1,659 of 28,000; from there on psi weighs 1/6.
+    The blend is max(least, start (1 + gamma t)^-power) with t = step + 1. The defaults are those of
+    the released 20-layer network. They reach 5 at t = 1,659 of 28,000; psi then has the weight 1/6.
 
     Args:
-        step: of training, from 0, of the current stage: a scalar or of any shape; may be traced.
-        start: a scalar; may be traced, as all that follow.
+        step: step of the current training stage, from 0; an array of any shape; may be traced.
+        start: a scalar; may be traced, like the next three.
         gamma: a scalar.
         power: a scalar.
         least: a scalar.
 
     Returns:
-        The blend, of the step's shape.
+        The blend, with the shape of step.
 
     Raises:
-        ValueError: one of the options is no scalar.
+        ValueError: If an option is not a scalar.
 
     References:
         wy1iu/sphereface, `margin_inner_product_layer.cpp` (`iter_` begins at 1).
+
+    Example:
+        >>> from kd_jax import losses
+        >>> [round(float(losses.a_softmax_blend(step)), 1) for step in (0, 99, 10_000)]
+        [892.9, 76.9, 5.0]
     """
     (step,) = _numerics.upcast(step)
     options = {"start": start, "gamma": gamma, "power": power, "least": least}
@@ -231,8 +266,8 @@ def a_softmax_blend(
 
 
 def _psi(cosine: jax.Array, margin: int) -> jax.Array:
-    """(-1)^k cos(m theta) - 2k from cos(theta)."""
-    k = jnp.zeros_like(cosine)  # a count, so without gradient
+    """Computes (-1)^k cos(m theta) - 2k from cos(theta)."""
+    k = jnp.zeros_like(cosine)  # a count, so it has no gradient
     for i in range(1, margin):
         k += (cosine < math.cos(i * math.pi / margin)).astype(cosine.dtype)
     before, multiple = jnp.ones_like(cosine), cosine
@@ -247,7 +282,7 @@ def _entropy(
     target: Callable[[jax.Array], jax.Array],
     scale: jax.Array,
 ) -> jax.Array:
-    """Cross-entropy of the scaled cosines, those of the labels replaced by their targets."""
+    """Computes the cross-entropy of the scaled cosines, with targets for those of the labels."""
     labels = _numerics.as_labels(labels, cosines)
     replaced = target(_numerics.of_class(cosines, labels))
     own = jnp.arange(cosines.shape[1], dtype=labels.dtype)[None] == labels[:, None]

@@ -1,6 +1,6 @@
 """Relations within a batch: matrices of similarities between its images.
 
-Student and teacher may differ in width: only similarities are compared.
+Student and teacher may differ in width if only similarities are compared.
 """
 
 import math
@@ -19,27 +19,34 @@ def similarity_preserving(
     where: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """SP: squared differences of the normalised similarity matrices.
+    """Computes SP, the squared differences of the normalized similarity matrices.
 
-    ||G_s / rows - G_t / rows||_F^2 / N^2 with G = F F^T, each row of G divided by its L2 norm.
-    Indifferent to the scale, a rotation and the order of the features, not to their mean.
+    The loss is ||G_s - G_t||_F^2 / N^2, where G is F F^T with each row divided by its L2 norm. A
+    scale, a rotation and the order of the features do not change the loss; their mean does.
 
     Args:
         student: embeddings [N, D] or maps [N, H, W, C], which are flattened.
         teacher: embeddings or maps of the same images, of any size.
-        where: [N], False for rows to leave out.
-        axis_name: mapped axis over whose devices the batch is spread; the value is that of the
-            global batch on each of them, and the gradient right after a `pmean` over it.
+        where: boolean [N]; rows with False are left out.
+        axis_name: name of the mapped axis that splits the batch over devices. Every device returns
+            the value of the global batch; average the gradient with `pmean` over this axis.
 
     Returns:
-        A scalar; RepDistiller weighs it 3000, at N = 64.
+        A scalar. RepDistiller gives it the weight 3000 with N = 64.
 
     Raises:
-        ValueError: the shapes do not fit, the mask is not boolean.
+        ValueError: If the shapes do not match, or the mask is not boolean.
 
     References:
         Tung and Mori, `Similarity-preserving knowledge distillation
         <https://arxiv.org/abs/1907.09682>`_, ICCV 2019, eq. 4; RepDistiller, `SP.py`.
+
+    Example:
+        >>> import numpy as np
+        >>> from kd_jax import losses
+        >>> student, teacher = np.array([[2.0], [2.0]]), np.array([[3.0, 0.0], [0.0, 4.0]])
+        >>> round(float(losses.similarity_preserving(student, teacher)), 4)
+        0.2929
     """
     student, teacher, mask = _batch(student, teacher, where, axis_name)
     gap = _unit_gram(student) - _unit_gram(teacher)
@@ -47,7 +54,8 @@ def similarity_preserving(
 
 
 def _unit_gram(features: jax.Array) -> jax.Array:
-    # Their scale does not matter, but the products of tiny and huge ones leave float32's range.
+    # The scale of the features does not matter, but products of tiny and huge ones leave the range
+    # of float32.
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(features), initial=0))
     features = features * _numerics.safe_reciprocal(largest)
     return _numerics.unit_rows(_numerics.gram(features))
@@ -61,30 +69,37 @@ def probabilistic_transfer(
     where: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """PKT: divergence of the conditional probabilities that the cosine similarities define.
+    """Computes PKT, the divergence of conditional probabilities that come from cosine similarities.
 
-    The mean over all N^2 pairs, the diagonal included, of p_ij log((p_ij + e) / (q_ij + e)) with
-    p (teacher) and q (student) = (1 + cos) / 2, divided by the sum of each row, and
+    The loss is the mean of p_ij log((p_ij + e) / (q_ij + e)) over all N^2 pairs, including the
+    diagonal. p (teacher) and q (student) are (1 + cos) / 2, divided by the sum of each row, with
     cos_ij = x_i . x_j / ((||x_i|| + e) (||x_j|| + e)).
 
     Args:
         student: embeddings [N, D].
         teacher: embeddings [N, E].
-        epsilon: e.
-        where: [N], False for rows to leave out.
-        axis_name: mapped axis over whose devices the batch is spread; the value is that of the
-            global batch on each of them, and the gradient right after a `pmean` over it.
+        epsilon: e, a small positive number.
+        where: boolean [N]; rows with False are left out.
+        axis_name: name of the mapped axis that splits the batch over devices. Every device returns
+            the value of the global batch; average the gradient with `pmean` over this axis.
 
     Returns:
-        A scalar; RepDistiller weighs it 30000, at N = 64.
+        A scalar. RepDistiller gives it the weight 30000 with N = 64.
 
     Raises:
-        ValueError: the shapes do not fit, the mask is not boolean.
+        ValueError: If the shapes do not match, or the mask is not boolean.
 
     References:
         Passalis and Tefas, `Probabilistic knowledge transfer for lightweight deep representation
         learning <https://arxiv.org/abs/1803.10837>`_, ECCV 2018, eq. 4 to 7, where the
-        sum is over i != j; RepDistiller, `PKT.py`, the authors' code.
+        sum is over i != j; RepDistiller, `PKT.py`, the code of the authors.
+
+    Example:
+        >>> import numpy as np
+        >>> from kd_jax import losses
+        >>> student, teacher = np.array([[2.0], [2.0]]), np.array([[3.0, 0.0], [0.0, 4.0]])
+        >>> round(float(losses.probabilistic_transfer(student, teacher)), 4)
+        0.0283
     """
     student, teacher, mask = _batch(student, teacher, where, axis_name)
     both = mask[:, None] & mask[None]
@@ -92,12 +107,12 @@ def probabilistic_transfer(
     def probabilities(features: jax.Array) -> jax.Array:
         norms = _numerics.safe_root(jnp.square(features).sum(1, keepdims=True))
         similarities = (1 + _numerics.gram(features / (norms + epsilon))) / 2
-        # A cosine of -1 may be rounded below it.
+        # Rounding may make a cosine less than -1.
         similarities = jnp.where(both, jnp.maximum(similarities, 0), 0)
         return similarities * _numerics.safe_reciprocal(similarities.sum(1, keepdims=True))
 
     q, p = probabilities(student), probabilities(teacher)
-    # As p - q sums to 0 it may be taken off; near probabilities would cancel otherwise.
+    # p - q sums to 0, so it may be subtracted. Without it, near-equal probabilities would cancel.
     gap = p - q
     total = (p * jnp.log1p(gap / (q + epsilon)) - gap).sum()
     return _numerics.reduce_tuples(total, mask.sum() ** 2, "mean", axis_name)
@@ -113,36 +128,44 @@ def correlation_congruence(
     where: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """CC: how student and teacher correlate across the images of a batch.
+    """Computes CC, which compares the correlations between the images of a batch.
 
-    "repdistiller" is the estimate that the authors gave to its maintainer:
-    mean_i sum_k |g_i - f_i|_k |g_i+1 - f_i+1|_k over the N - 1 neighbours in the batch; it depends
-    on the order of the images and is 0 for one image.
+    Variant "repdistiller" is the estimate that the authors gave to the maintainer of RepDistiller:
+    mean_i sum_k |g_i - f_i|_k |g_i+1 - f_i+1|_k over the N - 1 pairs of neighbors in the batch. It
+    depends on the order of the images and is 0 for one image.
 
-    "paper" is the mean over all N^2 pairs of (C_s - C_t)^2, C the Gaussian kernel
-    exp(-gamma ||x - y||^2) of the normalised features as a Taylor series,
+    Variant "paper" is the mean over all N^2 pairs of (C_s - C_t)^2. C is the Gaussian kernel
+    exp(-gamma ||x - y||^2) of the normalized features, as a Taylor series:
     C_ij = exp(-2 gamma) sum_p (2 gamma)^p / p! (x_i . x_j)^p, p = 0 ... order.
 
     Args:
         student: embeddings [N, D].
         teacher: embeddings [N, D].
         variant: "repdistiller" or "paper".
-        gamma: of the paper's kernel; may be traced.
-        order: of the paper's series.
-        where: [N], False for rows to leave out.
-        axis_name: mapped axis over whose devices the batch is spread; the value is that of the
-            global batch on each of them, and the gradient right after a `pmean` over it.
+        gamma: parameter of the paper's kernel; may be traced.
+        order: order of the paper's series, at least 0.
+        where: boolean [N]; rows with False are left out.
+        axis_name: name of the mapped axis that splits the batch over devices. Every device returns
+            the value of the global batch; average the gradient with `pmean` over this axis.
 
     Returns:
-        A scalar; RepDistiller weighs it 0.02, on embeddings that two linear maps bring to 128.
+        A scalar. RepDistiller gives it the weight 0.02, and maps both embeddings to width 128 by a
+        linear layer first.
 
     Raises:
-        ValueError: the shapes do not fit, the mask is not boolean, the variant is unknown, the
-            order is negative.
+        ValueError: If the shapes do not match, the mask is not boolean, the variant is unknown, or
+            the order is negative.
 
     References:
         Peng et al., `Correlation congruence for knowledge distillation
         <https://arxiv.org/abs/1904.01802>`_, ICCV 2019, eq. 7 to 10; RepDistiller, `CC.py`.
+
+    Example:
+        >>> import numpy as np
+        >>> from kd_jax import losses
+        >>> student, teacher = np.array([[1.0, 2.0], [3.0, 4.0]]), np.zeros((2, 2))
+        >>> round(float(losses.correlation_congruence(student, teacher)), 4)  # 1 * 3 + 2 * 4
+        11.0
     """
     _numerics.one_of("variant", variant, ("repdistiller", "paper"))
     if order < 0:
@@ -151,7 +174,7 @@ def correlation_congruence(
     student, teacher, mask = _batch(student, teacher, where, axis_name)
     if variant == "repdistiller":
         gap = _numerics.absolute(student - teacher)
-        # Rows that are left out go to the end, so that those around them become neighbours.
+        # Masked rows move to the end, so the rows around them become neighbors.
         gap = gap[jnp.argsort(~mask, stable=True)]
         return _numerics.reduce_tuples(
             (gap[:-1] * gap[1:]).sum(), mask.sum() - 1, "mean", axis_name
@@ -170,7 +193,7 @@ def correlation_congruence(
 def _batch(
     student: ArrayLike, teacher: ArrayLike, where: ArrayLike | None, axis_name: str | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Both networks' rows [N, D] of the global batch, masked ones zero, and the mask."""
+    """Returns the rows [N, D] of the global batch per network (0 if masked), and the mask."""
     student, teacher = _numerics.upcast(student, teacher)
     fits = min(student.ndim, teacher.ndim) > 1 and len(student) == len(teacher)
     rule = "student [N, ...] and teacher [N, ...] must hold the same images"

@@ -1,4 +1,4 @@
-"""Losses on logits: against the labels and against a teacher's softened predictions."""
+"""Losses on logits: cross-entropy with labels, and divergences from a teacher's predictions."""
 
 import jax
 import jax.numpy as jnp
@@ -8,17 +8,23 @@ from kd_jax.losses import _numerics
 
 
 def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
-    """Cross-entropy of the softmax with integer labels, -log softmax(logits)[label].
+    """Computes the cross-entropy with integer labels, -log softmax(logits)[label].
 
     Args:
-        logits: [N, C].
-        labels: [N], integers in [0, C).
+        logits: logits [N, C].
+        labels: integers [N] in [0, C).
 
     Returns:
-        One loss an example, [N]; NaN where a label is not in [0, C).
+        One loss per example, [N], or NaN if a label is not in [0, C).
 
     Raises:
-        ValueError: the shapes do not fit, or the labels are not integers.
+        ValueError: If the shapes do not match, or the labels are not integers.
+
+    Example:
+        >>> import numpy as np
+        >>> from kd_jax import losses
+        >>> [round(x, 4) for x in losses.cross_entropy(np.zeros((1, 2)), np.array([1])).tolist()]
+        [0.6931]
     """
     (logits,) = _numerics.upcast(logits)
     labels = _numerics.as_labels(labels, logits)
@@ -29,26 +35,33 @@ def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
 def soft_target_kl(
     student_logits: ArrayLike, teacher_logits: ArrayLike, *, temperature: ArrayLike = 4.0
 ) -> jax.Array:
-    """KL divergence of the teacher's softened predictions from the student's, times T^2.
+    """Computes the KL divergence between the softened predictions, times T^2.
 
-    KL(softmax(t / T) || softmax(s / T)) * T^2: the factor keeps the size of the gradient as T
-    grows. Classes to which the teacher gives no probability (logit -inf) count nothing.
+    The loss is KL(softmax(t / T) || softmax(s / T)) * T^2. The factor T^2 keeps the size of the
+    gradient as T grows. Classes with teacher probability 0 (logit -inf) add nothing.
 
     Args:
-        student_logits: [N, C].
-        teacher_logits: [N, C].
+        student_logits: logits [N, C].
+        teacher_logits: logits [N, C].
         temperature: T > 0, a scalar; may be traced.
 
     Returns:
-        One loss an example, [N], summed over the classes. Its mean over the batch is the usual
+        One loss per example, [N], summed over the classes. Its mean over the batch is the usual
         KD loss.
 
     Raises:
-        ValueError: the shapes differ, or are not [N, C].
+        ValueError: If the shapes differ or are not [N, C].
 
     References:
         Hinton et al., `Distilling the knowledge in a neural network
         <https://arxiv.org/abs/1503.02531>`_, 2015, section 2.
+
+    Example:
+        >>> import numpy as np
+        >>> from kd_jax import losses
+        >>> student, teacher = np.log([[0.2, 0.8]]), np.log([[0.5, 0.5]])
+        >>> [round(x, 4) for x in losses.soft_target_kl(student, teacher, temperature=1.0).tolist()]
+        [0.2231]
     """
     student, teacher, temperature = _softened(student_logits, teacher_logits, temperature)
     return temperature**2 * _divergence(student, teacher)
@@ -57,22 +70,22 @@ def soft_target_kl(
 def soft_target_cross_entropy(
     student_logits: ArrayLike, teacher_logits: ArrayLike, *, temperature: ArrayLike = 4.0
 ) -> jax.Array:
-    """Cross-entropy of the student's softened predictions with the teacher's.
+    """Computes the cross-entropy between the softened predictions.
 
-    H(softmax(t / T), softmax(s / T)) = -sum_c softmax(t / T)_c log softmax(s / T)_c, without the
-    factor T^2 of `soft_target_kl`. Its gradient to the student is that of the KL divergence over
-    T^2. Classes to which the teacher gives no probability (logit -inf) count nothing.
+    The loss is -sum_c softmax(t / T)_c log softmax(s / T)_c, without the factor T^2 of
+    `soft_target_kl`. Its gradient by the student's logits is that of `soft_target_kl`, divided by
+    T^2. Classes with teacher probability 0 (logit -inf) add nothing.
 
     Args:
-        student_logits: [N, C].
-        teacher_logits: [N, C].
+        student_logits: logits [N, C].
+        teacher_logits: logits [N, C].
         temperature: T > 0, a scalar; may be traced.
 
     Returns:
-        One loss an example, [N], summed over the classes.
+        One loss per example, [N], summed over the classes.
 
     Raises:
-        ValueError: the shapes differ, or are not [N, C].
+        ValueError: If the shapes differ or are not [N, C].
 
     References:
         KDim, Wang et al., "Improved knowledge distillation for training fast low resolution face
@@ -92,30 +105,40 @@ def decoupled_kd(
     beta: ArrayLike = 8.0,
     temperature: ArrayLike = 4.0,
 ) -> jax.Array:
-    """DKD: the KL divergence in two parts, of the labelled class and of the other classes.
+    """Computes DKD, the KL divergence in two parts: for the label and for the other classes.
 
-    (alpha TCKD + beta NCKD) T^2 with p = softmax(t / T), q = softmax(s / T) and the label y:
-    TCKD = KL((p_y, 1 - p_y) || (q_y, 1 - q_y)), and NCKD = KL of the predictions among the classes
-    other than y. With alpha = 1 and beta = 1 - p_y it is `soft_target_kl` (eq. 7).
+    The loss is (alpha TCKD + beta NCKD) T^2. With p = softmax(t / T), q = softmax(s / T) and the
+    label y, TCKD is KL((p_y, 1 - p_y) || (q_y, 1 - q_y)), and NCKD is the KL divergence of the
+    predictions among the classes other than y. For alpha = 1 and beta = 1 - p_y, the loss is that
+    of `soft_target_kl` (eq. 7).
 
     Args:
-        student_logits: [N, C].
-        teacher_logits: [N, C].
-        labels: [N], integers in [0, C).
-        alpha: weight of TCKD, a scalar or one an example [N]; may be traced.
-        beta: weight of NCKD, likewise. The default is the official one for CIFAR-100's
-            ResNet-32x4 -> ResNet-8x4; the official code raises the loss linearly over 20 epochs.
+        student_logits: logits [N, C].
+        teacher_logits: logits [N, C].
+        labels: integers [N] in [0, C).
+        alpha: weight of TCKD, a scalar or one weight per example [N]; may be traced.
+        beta: weight of NCKD, a scalar or one weight per example [N]; may be traced. The default is
+            the official value for ResNet-32x4 -> ResNet-8x4 on CIFAR-100. The official code
+            increases the weight of the loss linearly over the first 20 epochs.
         temperature: T > 0, a scalar; may be traced.
 
     Returns:
-        One loss an example, [N]; NaN where a label is not in [0, C).
+        One loss per example, [N], or NaN if a label is not in [0, C).
 
     Raises:
-        ValueError: the shapes do not fit, or the labels are not integers.
+        ValueError: If the shapes do not match, or the labels are not integers.
 
     References:
         Zhao et al., `Decoupled knowledge distillation <https://arxiv.org/abs/2203.08679>`_,
         CVPR 2022, eq. 5 to 8; official code: megvii-research/mdistiller.
+
+    Example:
+        >>> import numpy as np
+        >>> from kd_jax import losses
+        >>> student, teacher = np.log([[0.2, 0.3, 0.5]]), np.log([[0.4, 0.3, 0.3]])
+        >>> loss = losses.decoupled_kd(student, teacher, np.array([0]), beta=2.0, temperature=1.0)
+        >>> [round(x, 4) for x in loss.tolist()]
+        [0.1692]
     """
     student, teacher, temperature = _softened(student_logits, teacher_logits, temperature)
     labels = _numerics.as_labels(labels, student)
@@ -125,12 +148,12 @@ def decoupled_kd(
     others = jnp.arange(student.shape[1], dtype=labels.dtype)[None] != labels[:, None]
 
     def split(scores: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Logarithms of (p_y, 1 - p_y), and of the predictions among the other classes."""
+        """Returns log(1 - p_y), and the log predictions among the other classes."""
         scores = jnp.where(others, scores, -jnp.inf)
         largest = jax.lax.stop_gradient(scores.max(1, keepdims=True, initial=-jnp.inf))
         largest = jnp.where(largest > -jnp.inf, largest, 0)
         total = jnp.exp(scores - largest).sum(1, keepdims=True)
-        # `logsumexp` has no finite gradient where no other class has any probability.
+        # The gradient of `logsumexp` is not finite if all other classes have probability 0.
         rest = largest + jnp.log(jnp.where(total > 0, total, 1))
         return jnp.where(total > 0, rest, -jnp.inf), scores - rest
 
@@ -145,7 +168,7 @@ def decoupled_kd(
 def _softened(
     student_logits: ArrayLike, teacher_logits: ArrayLike, temperature: ArrayLike
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Logarithms of both softened predictions, and the temperature in their dtype."""
+    """Returns the log softened predictions of both networks, and the temperature in their dtype."""
     student, teacher = _numerics.upcast(student_logits, teacher_logits)
     fits = student.ndim == 2 and student.shape == teacher.shape
     _numerics.expect(fits, "logits must both be [N, C]", student=student, teacher=teacher)
@@ -155,13 +178,13 @@ def _softened(
 
 
 def _divergence(log_q: jax.Array, log_p: jax.Array) -> jax.Array:
-    """KL(p || q) of each row, from the logarithms."""
+    """Computes KL(p || q) of each row from the logarithms."""
     p, q = jnp.exp(log_p), jnp.exp(log_q)
     seen = p > 0
     # Both logarithms are replaced before the product: 0 * -inf is NaN, and so is its gradient.
     ratio = jnp.where(seen, log_p, 0) - jnp.where(seen, log_q, 0)
-    # As q - p sums to 0 it may be added, and makes every term the square of a small ratio: without
-    # it the terms of near predictions cancel.
+    # q - p sums to 0, so it may be added. Each term is then about the square of a small log ratio.
+    # Without it, the terms of near-equal predictions would cancel.
     near = jnp.abs(ratio) < 1
     small = jnp.where(near, ratio, 0)
     terms = jnp.where(near, p * (small + jnp.expm1(-small)), p * (ratio - 1) + q)

@@ -9,38 +9,49 @@ from compiling import FAST, compiled, value_of
 from kd_jax import losses
 
 LABELS = np.array([0, 4, 2, 2, 1], np.int32)
-CONSTANT_SCALE = {
-    "normalized_softmax": losses.normalized_softmax,
-    "cosface": losses.cosface,
-    "arcface": losses.arcface,
-    "sphereface_r": losses.sphereface_r,
-}
 
 
 def a_softmax(cosines, labels, **options):
-    """Of embeddings of length 5."""
+    """Computes A-Softmax with embeddings of length 5."""
     norms = jnp.full(len(cosines), 5, cosines.dtype)
     return losses.a_softmax(cosines, norms, labels, **options)
 
 
-LOSSES = {**CONSTANT_SCALE, "a_softmax": a_softmax}
+LOSSES = {
+    "normalized_softmax": losses.normalized_softmax,
+    "cosface": losses.cosface,
+    "arcface": losses.arcface,
+    "sphereface_r": losses.sphereface_r,
+    "a_softmax": a_softmax,
+}
 
 
 def both(name, cosines, labels, **options):
-    """Losses and the gradient of their sum."""
-    loss = functools.partial(LOSSES[name], labels=labels, **options)
-    return loss(cosines), jax.grad(lambda x: jnp.nansum(loss(x)))(cosines)
+    """Returns the losses and the gradient of their sum."""
+
+    def total(cosines):
+        values = LOSSES[name](cosines, labels, **options)
+        return jnp.nansum(values), values
+
+    gradient, values = jax.grad(total, has_aux=True)(cosines)
+    return values, gradient
 
 
 @functools.cache
-def program(name, **options):
-    """The same, compiled."""
-    return jax.jit(functools.partial(both, name, **options), compiler_options=FAST)
+def program(name, **static):
+    return jax.jit(functools.partial(both, name, **static), compiler_options=FAST)
+
+
+def run(name, cosines, labels=LABELS, **options):
+    """Returns the losses and the gradient; options that are integers are static."""
+    static = {k: x for k, x in options.items() if isinstance(x, int)}
+    traced = {k: x for k, x in options.items() if k not in static}
+    return program(name, **static)(cosines, labels, **traced)
 
 
 @functools.partial(jax.jit, compiler_options=FAST)
 def every(cosines, labels):
-    """The same, of all losses."""
+    """Returns the values and gradients of all losses."""
     return {name: both(name, cosines, labels) for name in LOSSES}
 
 
@@ -48,26 +59,24 @@ def random_cosines(rows=5, classes=6):
     return np.random.default_rng(0).uniform(-1, 1, (rows, classes))
 
 
-def literal(cosines, labels, target, scale):
-    """Cross-entropies, the label's angle mapped by `target`; float64."""
+def formula(cosines, labels, target, scale):
+    """Computes the cross-entropies in float64; `target` maps the angles of the labels."""
     logits = scale * cosines
     rows = np.arange(len(labels))
-    logits[rows, labels] = np.broadcast_to(scale, cosines.shape)[rows, labels] * target(
-        np.arccos(np.clip(cosines[rows, labels], -1, 1))
-    )
+    logits[rows, labels] = scale * target(np.arccos(np.clip(cosines[rows, labels], -1, 1)))
     return np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)) - (
         logits[rows, labels] - logits.max(1)
     )
 
 
-def k_form(m):
-    """The definition of psi, eq. 7 of the paper."""
+def psi(m):
+    """Returns the function of eq. 7 of the A-Softmax paper."""
 
-    def psi(theta):
+    def function(theta):
         k = np.minimum(np.floor(theta * m / np.pi), m - 1)
         return (-1) ** k * np.cos(m * theta) - 2 * k
 
-    return psi
+    return function
 
 
 def insightface(m):
@@ -80,56 +89,55 @@ def insightface(m):
 GRID = np.linspace(0, np.pi, 1003)
 
 
-def targets_on_the_grid(name, **options):
-    """What becomes of the label's cosine, from the loss against one class at 90 degrees."""
+def targets_on_the_grid(name, factor, **options):
+    """Returns the replaced cosines of the label, from the losses with one class at 90 degrees."""
     cosines = np.stack([np.cos(GRID), np.zeros_like(GRID)], 1)
-    loss, _ = program(name, **options)(cosines, np.zeros(len(GRID), np.int32))
-    return -np.log(np.expm1(loss)) / (5 if name == "a_softmax" else options["scale"])
+    loss, _ = run(name, cosines, np.zeros(len(GRID), np.int32), **options)
+    return -np.log(np.expm1(loss)) / factor
 
 
 @pytest.mark.parametrize("margin", [1, 2, 3, 4])
-def test_psi_is_the_papers_and_falls_from_1(x64, margin):
-    psi = targets_on_the_grid("a_softmax", margin=margin)
-    np.testing.assert_allclose(psi, k_form(margin)(GRID), atol=1e-9)
-    assert (np.diff(psi) < 0).all()
-    np.testing.assert_allclose(psi[[0, -1]], [1, 1 - 2 * margin], atol=1e-9)
+def test_psi_is_that_of_the_paper_and_falls_from_1(x64, margin):
+    got = targets_on_the_grid("a_softmax", 5, margin=margin)
+    np.testing.assert_allclose(got, psi(margin)(GRID), atol=1e-9)
+    assert (np.diff(got) < 0).all()
+    np.testing.assert_allclose(got[[0, -1]], [1, 1 - 2 * margin], atol=1e-9)
 
 
 @pytest.mark.parametrize(
-    "name, target, options",
+    "name, target, scale, options",
     [
-        ("normalized_softmax", np.cos, {}),
-        ("cosface", lambda theta: np.cos(theta) - 0.35, {}),
-        ("arcface", insightface(0.5), {}),
-        ("arcface", insightface(1.2), {"margin": 1.2, "scale": 10.0}),
-        ("sphereface_r", lambda theta: np.cos(np.minimum(1.7 * theta, np.pi)), {}),
-        ("sphereface_r", lambda theta: np.cos(np.minimum(1.1 * theta, np.pi)), {"margin": 1.1}),
-        ("a_softmax", k_form(4), {}),
-        ("a_softmax", lambda t: (3 * np.cos(t) + k_form(4)(t)) / 4, {"blend": 3.0}),
+        ("normalized_softmax", np.cos, 64, {}),
+        ("cosface", lambda theta: np.cos(theta) - 0.35, 64, {}),
+        ("arcface", insightface(0.5), 64, {}),
+        ("arcface", insightface(1.2), 10, {"margin": 1.2, "scale": 10.0}),
+        ("sphereface_r", lambda t: np.cos(np.minimum(1.7 * t, np.pi)), 30, {}),
+        ("sphereface_r", lambda t: np.cos(np.minimum(1.1 * t, np.pi)), 30, {"margin": 1.1}),
+        ("a_softmax", psi(4), 5, {}),
+        ("a_softmax", lambda t: (3 * np.cos(t) + psi(4)(t)) / 4, 5, {"blend": 3.0}),
         (
             "a_softmax",
-            lambda t: (0.5 * np.cos(t) + k_form(3)(t)) / 1.5,
+            lambda t: (0.5 * np.cos(t) + psi(3)(t)) / 1.5,
+            5,
             {"margin": 3, "blend": 0.5},
         ),
     ],
 )
-def test_agrees_with_the_formula_written_out(x64, name, target, options):
-    scale = {"sphereface_r": 30.0, "a_softmax": 5.0}.get(name, options.get("scale", 64.0))
+def test_agrees_with_the_formula(x64, name, target, scale, options):
     cosines = np.tile(random_cosines(), (20, 1))
     labels = np.tile(LABELS, 20)
     cosines[np.arange(100), labels] = np.cos(np.linspace(0, np.pi, 100))
-    loss, _ = program(name, **options)(cosines, labels)
+    loss, _ = run(name, cosines, labels, **options)
     assert loss.dtype == jnp.float64
-    np.testing.assert_allclose(
-        loss, literal(cosines, labels, target, scale), rtol=1e-10, atol=1e-10
-    )
-    single, _ = program(name, **options)(np.float32(cosines), labels)
+    expected = formula(cosines, labels, target, scale)
+    np.testing.assert_allclose(loss, expected, rtol=1e-10, atol=1e-10)
+    single, _ = run(name, np.float32(cosines), labels, **options)
     assert single.dtype == jnp.float32
     np.testing.assert_allclose(single, loss, rtol=1e-4, atol=1e-4)
 
 
-def test_arcface_falls_where_the_angle_would_pass_pi(x64):
-    target = targets_on_the_grid("arcface", scale=4.0, margin=0.5)
+def test_arcface_falls_where_the_angle_would_exceed_pi(x64):
+    target = targets_on_the_grid("arcface", 4, scale=4.0, margin=0.5)
     assert (np.diff(target) < 0).all()
     (step,) = np.flatnonzero(np.diff(target) < -0.05)
     assert GRID[step] + 0.5 < np.pi < GRID[step + 1] + 0.5
@@ -139,18 +147,17 @@ def test_arcface_falls_where_the_angle_would_pass_pi(x64):
 @pytest.mark.parametrize("name", ["normalized_softmax", "cosface", "arcface", "a_softmax"])
 def test_gradients_are_finite_differences(x64, name):
     cosines, step = 0.9 * random_cosines(), 1e-6
-    run = program(name)
-    _, gradient = run(cosines, LABELS)
+    _, gradient = run(name, cosines)
     for i, j in np.ndindex(cosines.shape):
         shift = step * (np.arange(30).reshape(5, 6) == 6 * i + j)
-        (up, _), (down, _) = run(cosines + shift, LABELS), run(cosines - shift, LABELS)
+        (up, _), (down, _) = run(name, cosines + shift), run(name, cosines - shift)
         expected = (up.sum() - down.sum()) / (2 * step)
         np.testing.assert_allclose(gradient[i, j], expected, rtol=1e-5, atol=1e-7)
 
 
 def test_sphereface_r_has_the_gradient_of_the_cosine(x64):
     cosines = random_cosines()
-    _, gradient = program("sphereface_r")(cosines, LABELS)
+    _, gradient = run("sphereface_r", cosines)
     logits = 30 * cosines
     rows = np.arange(5)
     logits[rows, LABELS] = 30 * np.cos(np.minimum(1.7 * np.arccos(cosines[rows, LABELS]), np.pi))
@@ -159,8 +166,8 @@ def test_sphereface_r_has_the_gradient_of_the_cosine(x64):
     np.testing.assert_allclose(gradient, expected, atol=1e-10)
 
 
-def test_the_embeddings_length_has_its_gradient(x64):
-    cosines, norms = random_cosines(), np.arange(5.0)  # one is 0
+def test_lengths_of_embeddings_have_gradients(x64):
+    cosines, norms = random_cosines(), np.arange(5.0)  # one length is 0
     loss = functools.partial(losses.a_softmax, labels=LABELS, blend=2.0)
     by_length = jax.jit(jax.grad(lambda x: loss(cosines, x).sum()), compiler_options=FAST)(norms)
     value = value_of(losses.a_softmax, blend=2.0)
@@ -169,46 +176,39 @@ def test_the_embeddings_length_has_its_gradient(x64):
     np.testing.assert_allclose(value(cosines, norms, LABELS)[0], np.log(6))
 
 
-def test_without_margin_all_are_plain_softmax():
+def test_without_margin_all_losses_are_softmax():
     cosines = np.float32(random_cosines())
-    plain = {"normalized_softmax": {}, "cosface": {"margin": 0.0}, "arcface": {"margin": 0.0}}
+    plain = {"cosface": {"margin": 0.0}, "arcface": {"margin": 0.0}}
     plain["sphereface_r"] = {"margin": 1.0, "scale": 64.0}
-    expected, gradient = program("normalized_softmax")(cosines, LABELS)
+    expected, gradient = run("normalized_softmax", cosines)
     for name, options in plain.items():
-        loss, got = program(name, **options)(cosines, LABELS)
+        loss, got = run(name, cosines, **options)
         np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(got, gradient, rtol=1e-4, atol=1e-4)
     expected = value_of(losses.cross_entropy)(5 * cosines, LABELS)
     for options in ({"margin": 1}, {"blend": 1e9}, {"blend": np.inf}):
-        loss, got = program("a_softmax", **options)(cosines, LABELS)
+        loss, got = run("a_softmax", cosines, **options)
         np.testing.assert_allclose(loss, expected, rtol=1e-6)
         assert np.isfinite(got).all()
 
 
-def test_the_blend_is_caffes():
-    blend = jax.jit(losses.a_softmax_blend)
-    # face_anchors 3.1, counted from 1
+def test_blend_is_that_of_the_official_code():
+    blend = value_of(losses.a_softmax_blend)
+    # face_anchors 3.1; its iterations begin at 1.
     table = {1: 893, 10: 455, 100: 77, 500: 16.4, 1000: 8.3, 1500: 5.5}
     for iteration, expected in table.items():
         got = blend(np.int32(iteration - 1))
         assert got.dtype == jnp.float32 and got.shape == ()
         assert float(f"{got:.3g}" if got > 10 else f"{got:.2g}") == pytest.approx(expected, 0.005)
-    steps = np.arange(28_000, dtype=np.int32)
-    values = blend(steps)
+    values = blend(np.arange(28_000, dtype=np.int32))
     assert np.flatnonzero(values == 5)[0] + 1 == 1659
     assert (values[1658:] == 5).all() and (np.diff(values) <= 0).all()
     other = blend(np.int32(3), start=100.0, gamma=1.0, power=2.0, least=0.0)
     np.testing.assert_allclose(other, 100 / 5**2, rtol=1e-6)
-
-
-def test_a_traced_step_goes_from_the_blend_into_the_loss():
+    # The loss accepts the blend of a traced step.
     cosines = np.float32(random_cosines())
-
-    @jax.jit
-    def loss(step):
-        return a_softmax(cosines, LABELS, blend=losses.a_softmax_blend(step))
-
-    expected = program("a_softmax", blend=5.0)(cosines, LABELS)[0]
+    loss = value_of(lambda step: a_softmax(cosines, LABELS, blend=losses.a_softmax_blend(step)))
+    expected, _ = run("a_softmax", cosines, blend=5.0)
     np.testing.assert_allclose(loss(np.int32(5000)), expected, rtol=1e-6)
 
 
@@ -226,7 +226,7 @@ def test_extreme_angles_rounded_cosines_and_bfloat16_are_finite():
             assert np.isfinite(np.float32(gradient)).all(), name
 
 
-def test_one_class_one_row_and_none():
+def test_one_class_and_batches_of_one_row_and_of_no_rows():
     for loss, gradient in every(np.float32([[0.3], [-1], [1]]), np.zeros(3, np.int32)).values():
         np.testing.assert_array_equal(loss, np.zeros(3))
         np.testing.assert_array_equal(gradient, np.zeros((3, 1)))
@@ -238,7 +238,7 @@ def test_one_class_one_row_and_none():
         assert loss.shape == (0,) and gradient.shape == (0, 6)
 
 
-def test_a_label_outside_the_classes_is_nan_and_has_no_gradient():
+def test_labels_outside_the_classes_give_nan_and_no_gradient():
     labels = np.array([-1, 6, *LABELS[2:]], np.int32)
     cosines = np.float32(random_cosines())
     expected = every(cosines, LABELS)
@@ -248,24 +248,19 @@ def test_a_label_outside_the_classes_is_nan_and_has_no_gradient():
         np.testing.assert_allclose(loss[2:], expected[name][0][2:], rtol=1e-6)
 
 
-def test_one_trace_serves_all_scales_margins_and_blends():
-    traces, cosines = [], np.float32(random_cosines())
-
-    @functools.partial(jax.jit, compiler_options=FAST)
-    def values(scale, margin):
-        traces.append(scale)
+@pytest.mark.parametrize("name", ["cosface", "arcface", "sphereface_r", "a_softmax"])
+def test_one_trace_serves_all_scales_margins_and_blends(name):
+    cosines, values = np.float32(random_cosines()), set()
+    loss = jax.jit(LOSSES[name], compiler_options=FAST)
+    for scale, margin in [(8.0, 1.0), (8.0, 1.5), (16.0, 1.5)]:
         options = {"scale": scale, "margin": margin}
-        named = [losses.cosface, losses.arcface, losses.sphereface_r]
-        others = [loss(cosines, LABELS, **options).mean() for loss in named]
-        return *others, a_softmax(cosines, LABELS, blend=margin).mean()
-
-    rows = [values(*x) for x in [(8.0, 1.0), (8.0, 1.5), (16.0, 1.5)]]
-    assert len(traces) == 1
-    assert [len(set(map(float, column))) for column in zip(*rows, strict=True)] == [3, 3, 3, 2]
+        options = {"blend": scale * margin} if name == "a_softmax" else options
+        values.add(float(loss(cosines, LABELS, **options).mean()))
+    assert len(values) == 3 and loss._cache_size() == 1
 
 
-def test_embeddings_get_gradients_as_large_as_their_logits_change():
-    # The slope of arcface in the cosine is unbounded at angle 0, that in the embedding is not.
+def test_gradients_by_embeddings_are_bounded():
+    # At angle 0, the derivative of arcface by the cosine is unbounded, but not by the embedding.
     def loss(embedding, direction):
         unit = (x / jnp.linalg.norm(x) for x in (embedding, direction))
         own = jnp.vdot(*unit)
@@ -279,25 +274,25 @@ def test_embeddings_get_gradients_as_large_as_their_logits_change():
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_misuse_is_told(name):
+def test_errors(name):
     cosines = np.zeros((4, 3), np.float32)
-    with pytest.raises(ValueError, match=r"\(4, 3\).*\(3,\)"):
-        jax.eval_shape(LOSSES[name], cosines, np.zeros(3, int))
-    with pytest.raises(ValueError, match="integers"):
-        jax.eval_shape(LOSSES[name], cosines, np.zeros(4))
-    with pytest.raises(ValueError, match=r"\(4,\)"):
-        jax.eval_shape(LOSSES[name], cosines[:, 0], np.zeros(4, int))
     option = "blend" if name == "a_softmax" else "scale"
-    with pytest.raises(ValueError, match=rf"{option} must be a scalar.*\(4,\)"):
-        LOSSES[name](cosines, np.zeros(4, int), **{option: np.ones(4)})
+    for x, labels, options, message in [
+        (cosines, np.zeros(3, int), {}, r"\(4, 3\).*\(3,\)"),
+        (cosines, np.zeros(4), {}, "labels must be integers"),
+        (cosines[:, 0], np.zeros(4, int), {}, r"\(4,\)"),
+        (cosines, np.zeros(4, int), {option: np.ones(4)}, rf"{option} must be a scalar.*\(4,\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            jax.eval_shape(functools.partial(LOSSES[name], **options), x, labels)
 
 
-def test_misuse_of_a_softmax_is_told():
+def test_errors_of_a_softmax():
     cosines, labels = np.zeros((4, 3), np.float32), np.zeros(4, int)
     with pytest.raises(ValueError, match=r"need norms \[N\].*\(4, 3\).*\(4, 1\)"):
         losses.a_softmax(cosines, np.ones((4, 1)), labels)
     for margin in (0, 1.5, -1):
-        with pytest.raises(ValueError, match=f"whole number from 1; got {margin}"):
+        with pytest.raises(ValueError, match=f"integer of at least 1; got {margin}"):
             losses.a_softmax(cosines, np.ones(4), labels, margin=margin)
     with pytest.raises(ValueError, match=r"gamma must be a scalar.*\(2,\)"):
         losses.a_softmax_blend(3, gamma=np.ones(2))

@@ -1,4 +1,4 @@
-"""The losses that couple a batch have one value and gradient however the batch is spread."""
+"""Losses of several images must not depend on the distribution of the batch over devices."""
 
 import functools
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -14,64 +15,75 @@ from kd_jax.losses import (
     contrast_memory,
     contrastive_representation,
     correlation_congruence,
-    hybrid_order,
+    hybrid_order_and_terms,
     info_nce,
     mk_mmd,
-    pair_relation,
     probabilistic_transfer,
     rkd_angle,
     rkd_distance,
     similarity_preserving,
-    triplet_relation,
 )
 
+
+def hybrid(student, teacher, labels, **options):
+    """Computes HORKD, including the pair and the triplet relation; returns all results."""
+    centers, counts = class_centers(teacher, labels, 5, **options)
+    # With these weights, all terms have a visible part of the gradient.
+    weights = {"feature_weight": 0.1, "pair_weight": 1.0, "triplet_weight": 1.0}
+    loss, terms = hybrid_order_and_terms(
+        student, teacher, centers, mapped=2 * student, present=counts > 0, **weights, **options
+    )
+    return loss, (centers, counts, terms)
+
+
+def contrast(student, teacher, **options):
+    """Computes CRD; returns the new memory too."""
+    student, teacher = (x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in (student, teacher))
+    return contrastive_representation(student, teacher, **options)
+
+
+def loss_only(loss, **fixed):
+    return lambda student, teacher, **options: (loss(student, teacher, **fixed, **options), ())
+
+
 LOSSES = {
-    "pair": pair_relation,
-    "triplet": triplet_relation,
-    "rkd_distance": rkd_distance,
-    "rkd_angle": rkd_angle,
-    "similarity": similarity_preserving,
-    "probabilistic": probabilistic_transfer,
-    "correlation": correlation_congruence,
-    "correlation:paper": functools.partial(correlation_congruence, variant="paper"),
-    "mk_mmd": mk_mmd,
-    "info_nce": functools.partial(info_nce, temperature=1.0),
+    "hybrid": hybrid,
+    "contrast": contrast,
+    "mk_mmd": loss_only(mk_mmd),
+    "info_nce": loss_only(info_nce, temperature=1.0),
+    "rkd_distance": loss_only(rkd_distance),
+    "rkd_angle": loss_only(rkd_angle),
+    "similarity": loss_only(similarity_preserving),
+    "probabilistic": loss_only(probabilistic_transfer),
+    "correlation": loss_only(correlation_congruence),
+    "correlation:paper": loss_only(correlation_congruence, variant="paper"),
 }
 
 
 def losses(weights, batch, memory, axis_name=None):
-    """Student and teacher share weights here, so that the gradient takes both ways.
+    """Computes losses of a student and a teacher that share weights, so both get gradients.
 
-    Returns every loss, then what else is the same on all devices: centres, counts, new memory.
+    Each loss has its own copy of the weights, so one backward pass gives all gradients.
     """
     images, labels, index, negatives, where = batch
-    student, teacher = jnp.tanh(images @ weights), images @ weights
-    options = {"where": where, "axis_name": axis_name}
-    values = {name: loss(student, teacher, **options) for name, loss in LOSSES.items()}
-
-    centers, counts = class_centers(teacher, labels, 5, **options)
-    # With weights for which no relation drowns.
-    weighted = {"present": counts > 0, "feature_weight": 0.1, "pair_weight": 1.0, **options}
-    values["hybrid"] = hybrid_order(student, teacher, centers, triplet_weight=1.0, **weighted)
-
-    embeddings = [x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in (student, teacher)]
-    rows = {"index": index, "negatives": negatives}
-    values["contrast"], memory = contrastive_representation(*embeddings, memory, **rows, **options)
-    return values, (centers, counts, memory)
+    results = {}
+    for name, w in weights.items():
+        options = {"where": where, "axis_name": axis_name}
+        if name == "hybrid":
+            options |= {"labels": labels}
+        if name == "contrast":
+            options |= {"memory": memory, "index": index, "negatives": negatives}
+        results[name] = LOSSES[name](jnp.tanh(images @ w), images @ w, **options)
+    return sum(value for value, _ in results.values()), results
 
 
 def gradients(*arguments, axis_name=None):
-    """The gradient of each loss, and the losses with what else comes out."""
-
-    def stacked(*arguments):
-        values, others = losses(*arguments, axis_name=axis_name)
-        return values, (values, others)
-
-    return jax.jacrev(stacked, has_aux=True)(*arguments)
+    """Returns the gradient and the results of each loss."""
+    return jax.grad(functools.partial(losses, axis_name=axis_name), has_aux=True)(*arguments)
 
 
 def spread(how, devices):
-    """Gradients and values of the global batch over some devices."""
+    """Returns a function that computes the same with the batch on several devices."""
     mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,))
     specs = (P(), P("data"), P())
     mean = functools.partial(jax.lax.pmean, axis_name="data")
@@ -100,57 +112,52 @@ def spread(how, devices):
 
 
 def compute(function, *arguments):
-    """The function's results, compiled in a fifth of the time."""
-    options = {
-        "xla_backend_optimization_level": 0,
-        "xla_cpu_use_fusion_emitters": False,
-        "xla_cpu_parallel_codegen_split_count": 1,
-    }
-    return function.lower(*arguments).compile(compiler_options=options)(*arguments)
+    return function.lower(*arguments).compile(compiler_options=FAST)(*arguments)
 
 
 @pytest.fixture(scope="module")
 def single():
-    """The batch, and what one device makes of it."""
+    """Returns the arguments and the results of one device."""
     rng = np.random.default_rng(0)
     images, weights = (rng.normal(size=s).astype(np.float32) for s in ((16, 12), (12, 10)))
     order = rng.permutation(20)[:16]
     negatives = (order[:, None] + np.arange(1, 7)) % 20
     batch = images, np.arange(16) % 4, order, negatives, np.arange(16) != 5
-    arguments = weights, batch, contrast_memory(jax.random.key(0), 20, 10)
+    arguments = dict.fromkeys(LOSSES, weights), batch, contrast_memory(jax.random.key(0), 20, 10)
     return arguments, compute(jax.jit(gradients), *arguments)
 
 
-WAYS = [("jit", 2), ("jit", 8), ("pmap", 2), ("pmap", 8), ("shard_map", 8)]
-WAYS += [("shard_map, unchecked", 2)]
-
-
-@pytest.mark.parametrize("how, devices", WAYS)
-def test_spreading_changes_nothing(single, how, devices):
+@pytest.mark.parametrize(
+    "how, devices, names",
+    [
+        ("pmap", 8, [*LOSSES]),
+        ("shard_map", 8, [*LOSSES]),
+        ("shard_map, unchecked", 2, ["hybrid", "contrast", "mk_mmd"]),
+        ("jit", 8, ["hybrid", "contrast", "mk_mmd"]),
+    ],
+)
+def test_devices_do_not_change_the_results(single, how, devices, names):
     (weights, batch, memory), expected = single
     if how == "pmap":
         batch = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
+    weights, *expected = ({name: x[name] for name in names} for x in (weights, *expected))
     got = compute(spread(how, devices), weights, batch, memory)
 
     def close(path, x, y):
         bound = 1e-5 * abs(y).max()
         np.testing.assert_allclose(x, y, rtol=0, atol=bound, err_msg=jax.tree_util.keystr(path))
 
-    jax.tree_util.tree_map_with_path(close, got, expected)
+    jax.tree_util.tree_map_with_path(close, list(got), expected)
 
 
-def test_explicit_meshes_take_replicated_features():
+def test_meshes_with_explicit_axes_take_replicated_features():
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
     student, teacher = np.random.default_rng(0).normal(size=(2, 8, 4)).astype(np.float32)
-
-    @jax.jit
-    def grad(*features):
-        features = [jax.reshard(x, P()) for x in features]
-        return jax.value_and_grad(similarity_preserving)(*features)
-
+    grad = jax.value_and_grad(similarity_preserving)
+    expected, reference = compute(jax.jit(grad), student, teacher)
     with jax.set_mesh(mesh):
-        spread = jax.device_put((student, teacher), NamedSharding(mesh, P("data")))
-        value, gradient = jax.device_get(grad(*spread))
-    expected, reference = jax.value_and_grad(similarity_preserving)(student, teacher)
+        features = jax.device_put((student, teacher), NamedSharding(mesh, P("data")))
+        replicated = jax.jit(lambda *x: grad(*(jax.reshard(y, P()) for y in x)))
+        value, gradient = jax.device_get(compute(replicated, *features))
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     np.testing.assert_allclose(gradient, reference, atol=1e-5 * abs(reference).max())
