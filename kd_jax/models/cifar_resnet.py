@@ -1,8 +1,10 @@
-"""The three-stage residual networks for 32x32 images, He et al., CVPR 2016, section 4.2.
+"""Residual networks of three stages for 32x32 images, He et al., CVPR 2016, section 4.2.
 
-As RepDistiller's `models/resnet.py` has them: where a shortcut changes shape it is a 1x1
-convolution with batch norm (the paper pads with zeros). `resnet8x4` and `resnet32x4` have four
-times the channels after a stem of twice the channels.
+They follow RepDistiller's `models/resnet.py`: where a shortcut changes the shape, it is a 1x1
+convolution with batch norm, the paper's shortcut B. The option `shortcut="A"` is the shortcut
+without parameters of the paper's networks for CIFAR-10: every second pixel, with zeros for the new
+channels. `resnet8x4` and `resnet32x4` have four times the channels after a stem of twice the
+channels.
 """
 
 import functools
@@ -10,8 +12,10 @@ import functools
 from kd_jax.models.resnet import BasicBlock, ResNet
 
 
-def _cifar(depth: int, stem_channels: int = 16, channels: tuple[int, ...] = (16, 32, 64)):
-    """A network of `depth` = 6n + 2 layers: n basic blocks a stage."""
+def _cifar(
+    depth: int, stem_channels: int = 16, channels: tuple[int, ...] = (16, 32, 64)
+) -> functools.partial[ResNet]:
+    """Returns the factory of a network of `depth` = 6n + 2 layers, n basic blocks per stage."""
     return functools.partial(
         ResNet,
         blocks=((depth - 2) // 6,) * 3,

@@ -1,12 +1,12 @@
-"""`flax.linen.Conv`, with a way round the traps of XLA on the CPU.
+"""`flax.linen.Conv`, faster on the CPU where XLA is slow.
 
-Where a map has fewer pixels than the window, XLA's CPU backend computes a convolution in a naive
-loop, a hundred times slower than a product of matrices: the forward pass of 3x3 windows on 2x2
-maps, and the gradient that leads back from a 2x2 result to a 4x4 map. Its kernel gradients of 1x1
-convolutions are up to ten times slower too, more with groups. Here those are products of matrices,
-and so are their gradients. Depthwise convolutions, which XLA computes five to forty times slower,
-are sums of shifted maps. All else, and everything on accelerators, stays with XLA.
-`experiments/benchmarks/convolution.py` measures both ways.
+Where a feature map has fewer pixels than the window, XLA's CPU backend computes a convolution in a
+naive loop, a hundred times slower than a matrix product: the forward pass of 3x3 windows on 2x2
+maps, and the gradient from a 2x2 result back to a 4x4 map. Its kernel gradients of 1x1 convolutions
+are up to ten times slower too, more with groups. Here those convolutions and their gradients are
+matrix products. Depthwise convolutions, which XLA computes five to forty times slower, are sums of
+shifted maps. XLA computes all others, and all convolutions on accelerators.
+`experiments/benchmarks/convolution_speed.py` measures both ways.
 """
 
 import functools
@@ -39,22 +39,22 @@ def convolve(
 ) -> jax.Array:
     """Computes `lax.conv_general_dilated`, by `windows_product` or `shifted_sum` where faster.
 
-    The way is chosen by the default backend at the time of tracing. A program traced for another
-    backend computes the same, if not as fast.
+    The default backend at the time of tracing decides. A program that is traced for another backend
+    has the same result, but may be slower.
 
     Args:
-      lhs: maps, `[N, H, W, C]` in two dimensions.
-      rhs: kernel, `[h, w, C, F]` in two dimensions.
-      window_strides: of the window.
-      padding: zeros before and after along each axis, or the name of a rule.
-      lhs_dilation: as in `lax`.
-      rhs_dilation: as in `lax`.
-      dimension_numbers: as in `lax`; channels last, as `flax.linen.Conv` has them.
-      feature_group_count: as in `lax`.
-      precision: as in `lax`.
+        lhs: feature maps, `[N, H, W, C]` in two dimensions.
+        rhs: kernel, `[h, w, C, F]` in two dimensions.
+        window_strides: strides of the window.
+        padding: zeros before and after along each axis, or the name of a rule.
+        lhs_dilation: as in `lax`.
+        rhs_dilation: as in `lax`.
+        dimension_numbers: as in `lax`; the channels are last, as in `flax.linen.Conv`.
+        feature_group_count: as in `lax`.
+        precision: as in `lax`.
 
     Returns:
-      `[N, H', W', F]`.
+        `[N, H', W', F]`.
     """
     dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
     if lhs.ndim == 4 and not dilated and jax.default_backend() == "cpu":
@@ -84,19 +84,17 @@ def product_is_faster(
     strides: Sequence[int],
     padding: Sequence[tuple[int, int]],
 ) -> bool:
-    """Whether `windows_product` beats XLA on the CPU, gradients included.
+    """Returns true if `windows_product` is faster than XLA on the CPU, gradients included.
 
-    It does for windows of one pixel, and for maps or results of fewer pixels than the window, with
-    any number of channels. Elsewhere XLA is as fast or faster, on 32x32 maps two or three times.
+    It is for windows of one pixel, and for feature maps or results of fewer pixels than the window,
+    with any number of channels. Elsewhere XLA is as fast or faster, on 32x32 maps two or three
+    times.
 
     Args:
-      size: of the map.
-      window: its size.
-      strides: of the window.
-      padding: zeros before and after along each axis.
-
-    Returns:
-      The choice.
+        size: size of the feature map.
+        window: size of the window.
+        strides: strides of the window.
+        padding: zeros before and after along each axis.
     """
     result = _result(size, window, strides, padding)
     pixels = min(math.prod(size), math.prod(result))
@@ -110,23 +108,30 @@ def sum_is_faster(
     strides: Sequence[int],
     padding: Sequence[tuple[int, int]],
 ) -> bool:
-    """Whether `shifted_sum` beats XLA on the CPU, gradients included.
+    """Returns true if `shifted_sum` is faster than XLA on the CPU, gradients included.
 
-    It does on maps of any size with any number of channels. Windows larger than 5x5 would make
-    programs that take long to compile. Arguments as of `product_is_faster`.
+    It is for feature maps of any size with any number of channels. Windows larger than 5x5 would
+    give programs that take long to compile. The arguments are those of `product_is_faster`.
     """
     result = _result(size, window, strides, padding)
     return math.prod(window) <= 25 and _ordinary(size, result, padding)
 
 
-def _result(size, window, strides, padding) -> list[int]:
-    """The size of a convolution's result."""
+def _result(
+    size: Sequence[int],
+    window: Sequence[int],
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+) -> list[int]:
+    """Returns the size of a convolution's result."""
     axes = zip(size, window, strides, padding, strict=True)
     return [(n + sum(p) - w) // s + 1 for n, w, s, p in axes]
 
 
-def _ordinary(size, result, padding) -> bool:
-    """Whether maps are not empty and nothing is cut off them."""
+def _ordinary(
+    size: Sequence[int], result: Sequence[int], padding: Sequence[tuple[int, int]]
+) -> bool:
+    """Returns true if no feature map is empty and no padding is negative."""
     return min(*size, *result) > 0 and all(p >= 0 for pads in padding for p in pads)
 
 
@@ -138,24 +143,24 @@ def windows_product(
     precision: lax.PrecisionLike = None,
     groups: int = 1,
 ) -> jax.Array:
-    """A convolution as a product: all windows `[N, H', W', h w C]` times `[h w C, F]`.
+    """Computes a convolution as a product: all windows `[N, H', W', h w C]` times `[h w C, F]`.
 
     Args:
-      x: maps `[N, H, W, C]`.
-      kernel: `[h, w, C / groups, F]`.
-      strides: of the window.
-      padding: zeros before and after along each axis.
-      precision: of the product.
-      groups: of channels, each seen by `F / groups` features only, in a product of its own.
+        x: feature maps `[N, H, W, C]`.
+        kernel: `[h, w, C / groups, F]`.
+        strides: strides of the window.
+        padding: zeros before and after along each axis.
+        precision: precision of the product.
+        groups: number of groups of channels. Each group gives `F / groups` features, by a separate
+            product.
 
     Returns:
-      `[N, H', W', F]`.
+        `[N, H', W', F]`.
     """
     if groups > 1:
-        parts = zip(*(jnp.split(a, groups, axis=-1) for a in (x, kernel)), strict=True)
-        return jnp.concatenate(
-            [windows_product(*part, strides, padding, precision) for part in parts], axis=-1
-        )
+        parts = zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1), strict=True)
+        products = [windows_product(a, b, strides, padding, precision) for a, b in parts]
+        return jnp.concatenate(products, axis=-1)
     axes = zip(x.shape[1:3], kernel.shape[:2], strides, padding, strict=True)
     rows, columns = (_taps(*axis) for axis in axes)
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
@@ -170,16 +175,16 @@ def shifted_sum(
     strides: Sequence[int],
     padding: Sequence[tuple[int, int]],
 ) -> jax.Array:
-    """A depthwise convolution as a sum: what each tap of the window sees, times its weight.
+    """Computes a depthwise convolution as a sum over the window: shifted maps times weights.
 
     Args:
-      x: maps `[N, H, W, C]`.
-      kernel: `[h, w, 1, C]`.
-      strides: of the window.
-      padding: zeros before and after along each axis.
+        x: feature maps `[N, H, W, C]`.
+        kernel: `[h, w, 1, C]`.
+        strides: strides of the window.
+        padding: zeros before and after along each axis.
 
     Returns:
-      `[N, H', W', C]`, summed in float32 or better.
+        `[N, H', W', C]`, summed in float32 or better.
     """
     axes = zip(x.shape[1:3], kernel.shape[:2], strides, padding, strict=True)
     rows, columns = (_taps(*axis) for axis in axes)
@@ -191,14 +196,14 @@ def shifted_sum(
 
 
 def _taps(size: int, window: int, stride: int, padding: tuple[int, int]) -> dict[int, slice]:
-    """Along one axis, what each tap of the window sees of the padded map.
+    """Returns the slice of the padded feature map for each tap of the window, along one axis.
 
-    Taps at the window's ends that see padding only are left out: of a 3x3 window on a 1x1 map, one
-    tap in nine remains.
+    Taps at the ends of the window are left out if their slice contains padding only. Of a 3x3
+    window on a 1x1 map, one tap in nine remains.
     """
     low, high = padding
     last = (size + low + high - window) // stride * stride
-    seen = {tap: slice(tap, tap + last + 1, stride) for tap in range(window)}
+    slices = {tap: slice(tap, tap + last + 1, stride) for tap in range(window)}
     inside = range(low, low + size)
-    seeing = [t for t in seen if any(i in inside for i in range(t, t + last + 1, stride))] or [0]
-    return {tap: seen[tap] for tap in range(seeing[0], seeing[-1] + 1)}
+    used = [t for t in slices if any(i in inside for i in range(t, t + last + 1, stride))] or [0]
+    return {tap: slices[tap] for tap in range(used[0], used[-1] + 1)}

@@ -1,4 +1,4 @@
-"""Classifiers: what makes logits of a network's embedding."""
+"""Classifiers: modules that compute logits from a network's embedding."""
 
 import functools
 import math
@@ -8,20 +8,20 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kd_jax.errors import UsageError, choices
+from kd_jax.core.errors import UsageError, check_choice
 from kd_jax.models import layers
 
 
 class AngularMap(nn.Module):
     """Cosines of the angles between embeddings and the directions of classes, in float32.
 
-    The kernel's columns are the directions, of any length; there is no bias. They start as
-    SphereFace's do, by Caffe's "xavier": U(-sqrt(3/D), sqrt(3/D)), of length 1 on average. (Caffe
-    brings them back to length 1 after each step, and insightface starts from N(0, 0.01^2). The
-    length has no influence on the cosines, but long columns turn slowly.)
+    The columns of the kernel are the directions, of any length. There is no bias. The initial
+    values are SphereFace's, Caffe's "xavier": U(-sqrt(3/D), sqrt(3/D)), of length 1 on average.
+    (Caffe normalizes the columns after each step, and insightface starts from N(0, 0.01^2). The
+    length has no influence on the cosines, but the direction of a long column changes slowly.)
 
     Attributes:
-      features: number of classes.
+        features: number of classes.
     """
 
     features: int
@@ -30,8 +30,8 @@ class AngularMap(nn.Module):
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Maps embeddings `[N, D]` to their cosines `[N, features]` and lengths `[N]`.
 
-        A row or column of zeros, or shorter than 3e-16, has cosine 0, and length 0, with gradient
-        0.
+        A row or column of zeros, or shorter than 3e-16, has cosine 0 and length 0, both with
+        gradient 0.
         """
         init = functools.partial(layers.uniform, bound=math.sqrt(3 / x.shape[-1]))
         kernel = self.param("kernel", init, (x.shape[-1], self.features))
@@ -42,53 +42,68 @@ class AngularMap(nn.Module):
 
 
 def _unit(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
-    """Vectors along an axis brought to length 1, and their lengths; 0 where they are 0."""
+    """Returns vectors along an axis, normalized to length 1, and their lengths; 0 for zeros."""
     squares = (x * x).sum(axis, keepdims=True)
     info = jnp.finfo(x.dtype)
-    # Of smaller sums, parts have underflowed.
+    # In smaller sums, some terms have underflowed.
     positive = squares >= info.tiny / info.eps
-    # The inner `where` keeps infinite slopes out of the backward pass, where they meet a zero.
+    # The inner `where` keeps infinite slopes out of the backward pass, which multiplies them by 0.
     norms = jnp.sqrt(jnp.where(positive, squares, 1))
     return jnp.where(positive, x / norms, 0), jnp.where(positive, norms, 0)
 
 
-def check(head: str, scale: float | None) -> None:
-    """Refuses what `classify` does not know.
+def check_head(head: str, scale: float | None) -> None:
+    """Checks the arguments of `classify`.
 
     Raises:
-      UsageError: if the head is unknown, or has no scale.
+        UsageError: if the head is unknown, or has no scale.
     """
-    if head not in _HEADS:
-        raise UsageError(f"head={head!r} is unknown: choose one of {choices(head, _HEADS)}.")
+    check_choice(head, _HEADS, "head")
     if head == "linear" and scale is not None:
-        raise UsageError(f"head_scale={scale} needs head='angular': a linear head has no scale.")
+        raise UsageError(
+            f"head_scale = {scale} needs head = 'angular': a linear head has no scale."
+        )
 
 
 def classify(
-    head: str, num_classes: int, embedding: jax.Array, scale: float | None = None
+    head: str,
+    num_classes: int,
+    embedding: jax.Array,
+    scale: float | None = None,
+    name: str = "classifier",
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Logits by a classifier that becomes the submodule "classifier" of the module that calls.
+    """Computes logits by a classifier that becomes a submodule of the calling module.
 
     Args:
-      head: "linear" (`LinearMap`), or "angular" (`AngularMap`), whose logits are |x| cos(theta), or
-        `scale` cos(theta). They have no margin, which is for `kd_jax.losses` to ask of the cosines.
-      num_classes: number of logits.
-      embedding: `[N, D]`.
-      scale: of the angular head; None for the embedding's length.
+        head: "linear" (`LinearMap`), or "angular" (`AngularMap`), with logits |x| cos(theta), or
+            `scale` cos(theta). They have no margin: the losses of `kd_jax.losses` add it to the
+            cosines.
+        num_classes: number of logits.
+        embedding: `[N, D]`.
+        scale: factor of the angular head; None for the embedding's length.
+        name: name of the submodule.
 
     Returns:
-      The logits, `[N, num_classes]`, and the angular head's cosines; both float32.
+        The logits, `[N, num_classes]`, and the angular head's cosines, `[N, num_classes]`; both
+        float32.
     """
-    return _HEADS[head](num_classes, embedding, scale)
+    return _HEADS[head](num_classes, embedding, scale, name)
 
 
-def _linear(num_classes, embedding, scale):
-    return layers.LinearMap(num_classes, name="classifier")(embedding), None
+def _linear(
+    num_classes: int, embedding: jax.Array, scale: float | None, name: str
+) -> tuple[jax.Array, None]:
+    return layers.LinearMap(num_classes, name=name)(embedding), None
 
 
-def _angular(num_classes, embedding, scale):
-    cosines, norms = AngularMap(num_classes, name="classifier")(embedding)
+def _angular(
+    num_classes: int, embedding: jax.Array, scale: float | None, name: str
+) -> tuple[jax.Array, jax.Array]:
+    cosines, norms = AngularMap(num_classes, name=name)(embedding)
     return (norms[:, None] if scale is None else scale) * cosines, cosines
 
 
-_HEADS: dict[str, Callable] = {"linear": _linear, "angular": _angular}
+_HEADS: dict[str, Callable[..., tuple[jax.Array, jax.Array | None]]] = {
+    "linear": _linear,
+    "angular": _angular,
+}

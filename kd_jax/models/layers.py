@@ -1,60 +1,69 @@
-"""What the networks share: convolution, batch norm, pooling and linear maps as PyTorch has them."""
+"""Layers that the networks share: convolution, batch norm, pooling and linear maps of PyTorch."""
 
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from kd_jax.errors import UsageError
+from kd_jax.core.errors import UsageError
 from kd_jax.models.convolution import Conv
 
 
 def normal(key: jax.Array, shape: Sequence[int], scale: float) -> jax.Array:
-    """Normal numbers with deviation `scale`.
+    """Draws normal numbers with std `scale`.
 
-    Drawn along one axis: the numbers are the same, but XLA takes ten times as long to compile a
-    draw of a kernel's shape, seconds for one network.
+    They are drawn along one axis. The numbers are the same as with the kernel's shape, but XLA
+    takes ten times as long to compile a draw of that shape, seconds for one network.
     """
     return scale * jax.random.normal(key, (math.prod(shape),)).reshape(shape)
 
 
-def kaiming_normal(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
-    """`nn.init.kaiming_normal_(mode="fan_out")`; not truncated, unlike flax's `he_normal`."""
+def kaiming_normal(
+    key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32
+) -> jax.Array:
+    """Draws a kernel as PyTorch's `kaiming_normal_(mode="fan_out")` does.
+
+    It is not truncated, unlike flax's `he_normal`.
+    """
     fan_out = math.prod(shape) // shape[-2]
     return normal(key, shape, math.sqrt(2 / fan_out)).astype(dtype)
 
 
 def uniform(key: jax.Array, shape: Sequence[int], bound: float) -> jax.Array:
-    """Uniform numbers between -`bound` and `bound`, drawn as in `normal`."""
+    """Draws uniform numbers between -`bound` and `bound`, along one axis as in `normal`."""
     return jax.random.uniform(key, (math.prod(shape),), jnp.float32, -bound, bound).reshape(shape)
 
 
-def kaiming_uniform(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
-    """What PyTorch's `Conv2d` starts from: `kaiming_uniform_(a=sqrt(5))`, +-1/sqrt(fan_in)."""
+def kaiming_uniform(
+    key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32
+) -> jax.Array:
+    """Draws a kernel as PyTorch's `Conv2d`, `kaiming_uniform_(a=sqrt(5))`: +-1/sqrt(fan_in)."""
     return uniform(key, shape, 1.0 / math.sqrt(math.prod(shape[:-1]))).astype(dtype)
 
 
 def scaled(channels: float, width: float) -> int:
-    """The number of channels of a layer at a given width multiplier, at least 1."""
+    """Returns the number of channels of a layer at a given width multiplier, at least 1."""
     return max(1, round(channels * width))
 
 
-def convolution(dtype: DTypeLike, **options):
-    """A factory of convolutions without bias, initialised as the papers' PyTorch code does.
+def convolution(dtype: DTypeLike, **options: Any) -> Callable[..., Conv]:
+    """Returns a factory of convolutions without bias, initialized as in the papers' PyTorch code.
 
     Args:
-      dtype: of the computation; the kernels stay float32.
-      **options: fields of `Conv`, for all convolutions it makes.
+        dtype: dtype of the computation; the kernels stay float32.
+        **options: fields of `Conv`, for all convolutions that the factory makes.
 
     Returns:
-      A callable `(features, kernel_size, strides=1, name=None, groups=1)` that makes a `Conv`
-      padded as PyTorch pads, `kernel // 2` on both sides. ("SAME" pads a stride of 2 on one side
-      only, which shifts every map by a pixel.)
+        A callable `(features, kernel_size, strides=1, name=None, groups=1)` that makes a `Conv`
+        with PyTorch's padding, `kernel // 2` on both sides. ("SAME" pads a stride of 2 on one side
+        only, which shifts every feature map by a pixel.)
     """
+    fields: dict[str, Any] = {"use_bias": False, "kernel_init": kaiming_normal, **options}
 
     def conv(
         features: int, kernel_size: int, strides: int = 1, name: str | None = None, groups: int = 1
@@ -67,35 +76,36 @@ def convolution(dtype: DTypeLike, **options):
             feature_group_count=groups,
             dtype=dtype,
             name=name,
-            **{"use_bias": False, "kernel_init": kaiming_normal, **options},
+            **fields,
         )
 
     return conv
 
 
 class BatchNorm(nn.BatchNorm):
-    """`flax.linen.BatchNorm` that computes in float32 and returns the dtype it is given.
+    """`flax.linen.BatchNorm` that computes in float32 and returns the dtype of its input.
 
     Flax does so by implicit promotion, which `jax_numpy_dtype_promotion="strict"` forbids.
     """
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises `[N, H, W, C]`."""
-        return super().__call__(x.astype(jnp.float32)).astype(x.dtype)
+    def __call__(self, x: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+        """Normalizes `[N, H, W, C]`; further arguments are flax's."""
+        return super().__call__(x.astype(jnp.float32), *args, **kwargs).astype(x.dtype)
 
 
-def batch_norm(*, train: bool, axis_name: str | None):
-    """A factory of batch norms with PyTorch's constants and float32 statistics.
+def batch_norm(*, train: bool, axis_name: str | None) -> Callable[..., BatchNorm]:
+    """Returns a factory of batch norms with PyTorch's constants and float32 statistics.
 
-    Flax's momentum 0.9 is PyTorch's 0.1. The running variance is the biased one, where PyTorch
-    keeps the unbiased one: a factor n / (n - 1) of the batch's n pixels.
+    Flax's momentum 0.9 is PyTorch's 0.1. The running variance is the biased one. PyTorch keeps the
+    unbiased one, which is larger by a factor n / (n - 1) for the n pixels of a batch.
 
     Args:
-      train: normalise by the batch, and update the running statistics.
-      axis_name: average the batch's statistics over this axis, inside `pmap` and `shard_map`.
+        train: normalize by the batch, and update the running statistics.
+        axis_name: axis over which the batch's statistics are averaged, inside `pmap` and
+            `shard_map`.
 
     Returns:
-      `BatchNorm` with these fields set.
+        `BatchNorm` with these fields set.
     """
     return functools.partial(
         BatchNorm,
@@ -108,54 +118,118 @@ def batch_norm(*, train: bool, axis_name: str | None):
     )
 
 
-def stages(
-    x: jax.Array, counts: Sequence[int], block: Callable[[jax.Array, int, int, str], jax.Array]
-) -> tuple[jax.Array, tuple[jax.Array, ...], tuple[jax.Array, ...]]:
-    """Stages of blocks, each block's result activated.
+class Stages(NamedTuple):
+    """Results of the first stages of a network.
+
+    Attributes:
+        state: input of the next block.
+        feature_maps: result of each stage's last block, `[N, H, W, C]`, after the activation.
+        preactivations: the same before the activation.
+        blocks: result of each block, after the activation.
+    """
+
+    state: Any
+    feature_maps: tuple[jax.Array, ...] = ()
+    preactivations: tuple[jax.Array, ...] = ()
+    blocks: tuple[jax.Array, ...] = ()
+
+
+BlockResult = tuple[Any, jax.Array, jax.Array]
+"""State after a block and the block's feature map, after and before the activation."""
+
+Block = Callable[[Any, int, int, str], BlockResult]
+"""Computes a block from the state before it, its stage and place (from 0) and its name."""
+
+
+def stages(before: Stages, counts: Sequence[int], block: Block, prefix: str = "") -> Stages:
+    """Computes further stages of blocks.
 
     Args:
-      x: what the first block sees, `[N, H, W, C]`.
-      counts: blocks of each stage.
-      block: from what it sees, its stage and place (from 0) and its name to its result before the
-        activation.
+        before: results of the stages before, `Stages(x)` for the first.
+        counts: number of blocks of each stage.
+        block: computes one block.
+        prefix: prefix of all names; the rest is `stage1_block1`, counted from 1.
 
     Returns:
-      The last block's result, and those of each stage's last block, activated and before.
+        The results of all stages, those before included.
     """
-    maps, preactivations = [], []
-    for stage, count in enumerate(counts):
+    state, feature_maps, preactivations, blocks = before
+    for stage, count in enumerate(counts, start=len(feature_maps)):
         for i in range(count):
-            preactivation = block(x, stage, i, f"stage{stage + 1}_block{i + 1}")
-            x = nn.relu(preactivation)
-        maps.append(x)
-        preactivations.append(preactivation)
-    return x, tuple(maps), tuple(preactivations)
+            name = f"{prefix}stage{stage + 1}_block{i + 1}"
+            state, feature_map, preactivation = block(state, stage, i, name)
+            blocks += (feature_map,)
+        feature_maps += (feature_map,)
+        preactivations += (preactivation,)
+    return Stages(state, feature_maps, preactivations, blocks)
+
+
+def activated(preactivation: jax.Array) -> BlockResult:
+    """Returns the result of a block that ends in a ReLU and has no other state."""
+    x = nn.relu(preactivation)
+    return x, x, preactivation
+
+
+def padded_shortcut(x: jax.Array, channels: int, strides: int) -> jax.Array:
+    """Reduces feature maps and adds channels of zeros; it has no parameters.
+
+    This is shortcut A of He et al., CVPR 2016. As in akamaster/pytorch_resnet_cifar10, the first
+    half of the zeros is before the channels of `x`, and the rest is after them.
+
+    Args:
+        x: feature maps `[N, H, W, C]`.
+        channels: number of channels of the result, at least C.
+        strides: distance of the pixels that are kept; the first one is kept.
+
+    Returns:
+        `[N, H', W', channels]`.
+
+    Raises:
+        UsageError: if the result has fewer channels than `x`.
+    """
+    added = channels - x.shape[-1]
+    if added < 0:
+        raise UsageError(
+            f"shortcut = 'A' cannot reduce {x.shape[-1]} channels to {channels}: take shortcut ="
+            " 'B', or channels that do not decrease."
+        )
+    before = added // 2
+    x = x[:, ::strides, ::strides]
+    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (before, added - before)))
 
 
 def global_average(x: jax.Array) -> jax.Array:
-    """Pools maps `[N, H, W, C]` to embeddings `[N, C]` in float32."""
+    """Averages feature maps `[N, H, W, C]` to embeddings `[N, C]` in float32."""
     return x.astype(jnp.float32).mean(axis=(1, 2))
 
 
 def max_pool(x: jax.Array, size: int, *, strides: int, padding: int = 0) -> jax.Array:
-    """Maximum over windows of maps `[N, H, W, C]`, with PyTorch's padding on both sides.
+    """Takes the maximum over windows of `[N, H, W, C]`, with PyTorch's padding on both sides.
 
-    Made of slices, because the gradient of `nn.max_pool` crawls on the CPU (64 maps of 32x32x64:
-    178 ms against 4). Of equal maxima each gets a share of the gradient, in PyTorch the first all.
+    It combines slices, because the gradient of `nn.max_pool` is slow on the CPU (64 feature maps of
+    32x32x64: 178 ms instead of 4). Equal maxima divide the gradient. In PyTorch, the first of them
+    gets all of it.
     """
     return _pool(x, size, strides, padding, jnp.maximum, -jnp.inf)
 
 
 def average_pool(x: jax.Array, size: int, *, strides: int, padding: int = 0) -> jax.Array:
-    """Mean over windows of maps `[N, H, W, C]`, computed in float32.
+    """Takes the mean over windows of `[N, H, W, C]`, computed in float32.
 
-    As PyTorch has it by default, the padding's zeros count.
+    The zeros of the padding count, which is PyTorch's default.
     """
     total = _pool(x.astype(jnp.float32), size, strides, padding, jnp.add, 0.0)
     return (total / size**2).astype(x.dtype)
 
 
-def _pool(x, size, strides, padding, combine, empty):
+def _pool(
+    x: jax.Array,
+    size: int,
+    strides: int,
+    padding: int,
+    combine: Callable[[jax.Array, jax.Array], jax.Array],
+    empty: float,
+) -> jax.Array:
     pad = (padding, padding)
     x = jnp.pad(x, ((0, 0), pad, pad, (0, 0)), constant_values=empty)
     for axis in (1, 2):
@@ -168,14 +242,15 @@ def _pool(x, size, strides, padding, combine, empty):
 
 
 class LinearMap(nn.Module):
-    """PyTorch's `Linear`, initialisation included, in float32.
+    """PyTorch's `Linear`, initialization included, in float32.
 
-    The networks' classifier, and the learned map between embeddings of different widths.
+    It is the networks' classifier, and the learned map between embeddings of different widths.
 
     Attributes:
-      features: width of the result.
-      kernel_init: of the kernel; None is PyTorch's U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
-      bias_init: of the bias; None is the same.
+        features: width of the result.
+        kernel_init: initializer of the kernel; None is PyTorch's U(-1/sqrt(fan_in),
+            1/sqrt(fan_in)).
+        bias_init: initializer of the bias; None is the same.
     """
 
     features: int
@@ -194,24 +269,24 @@ class LinearMap(nn.Module):
 
 
 def check_images(network: str, images: jax.Array, *, least: int = 1) -> None:
-    """Refuses images that a network cannot see.
+    """Checks the input of a network.
 
     Args:
-      network: name, for the message.
-      images: the network's input.
-      least: the least height and width at which no map of the network vanishes.
+        network: name of the network, for the error.
+        images: the network's input.
+        least: smallest height and width at which no feature map of the network is empty.
 
     Raises:
-      UsageError: if `images` is not `[N, H, W, C]`, not floating or too small.
+        UsageError: if `images` is not `[N, H, W, C]`, not floating-point or too small.
     """
     if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
         raise UsageError(
-            f"{network} takes normalised floating-point images [N, H, W, C], but was given "
-            f"{images.dtype} {list(images.shape)}: normalise them and add the missing axes."
+            f"{network} takes normalized floating-point images [N, H, W, C], not "
+            f"{images.dtype} {list(images.shape)}: normalize them and add the missing axes."
         )
     height, width = images.shape[1:3]
     if min(height, width) < least:
         raise UsageError(
-            f"{network} cannot see images of {height}x{width} pixels, because a map would vanish: "
-            f"give it at least {least}x{least}, or another network."
+            f"{network} cannot see images of {height}x{width} pixels, because a feature map would"
+            f" be empty: give it at least {least}x{least}, or take another network."
         )

@@ -1,9 +1,9 @@
 """MobileNetV2, Sandler et al., "Inverted Residuals and Linear Bottlenecks", CVPR 2018.
 
-As RepDistiller's `models/mobilenetv2.py` has it for small images. Against the paper, and
-torchvision, one stride of 2 is left out (that of the second group: the last map is a 16th of the
-image, not a 32nd), activations are not cut off at 6, nothing drops out before the classifier, and
-the first group has an expanding convolution too, by a factor of 1.
+It follows RepDistiller's `models/mobilenetv2.py` for small images. Unlike in the paper and in
+torchvision, one stride of 2 is left out (that of the second group: the last feature map is a 16th
+of the image, not a 32nd), activations are not cut off at 6, there is no dropout before the
+classifier, and the first group has an expanding convolution too, by a factor of 1.
 """
 
 import functools
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from kd_jax.errors import UsageError
+from kd_jax.core.errors import UsageError
 from kd_jax.models import layers
 from kd_jax.models.outputs import Outputs
 
@@ -28,11 +28,11 @@ _GROUPS = (
     (6, 160, 2),
     (6, 320, 1),
 )
-_TAPPED = (2, 3, 5, 7)  # the groups whose results are maps
+_TAPPED = (2, 3, 5, 7)  # the groups whose results are feature maps
 
 
 class InvertedResidual(nn.Module):
-    """A 1x1 convolution that expands, a depthwise 3x3 one, a 1x1 one; the result is linear."""
+    """A 1x1 convolution that expands, a depthwise 3x3 and a 1x1 one; the result is linear."""
 
     features: int
     strides: int
@@ -42,7 +42,7 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `[N, H, W, C]` to `[N, H', W', features]`, with `x` added where it fits."""
+        """Maps `[N, H, W, C]` to `[N, H', W', features]`, plus `x` if its shape is the same."""
         inner = self.expansion * x.shape[-1]
         y = nn.relu(self.norm()(self.conv(inner, 1)(x)))
         y = nn.relu(self.norm()(self.conv(inner, 3, self.strides, groups=inner)(y)))
@@ -51,19 +51,20 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """MobileNetV2; its maps are the results of groups 2, 3, 5 and 7 of its seven.
+    """MobileNetV2. Its feature maps are the results of groups 2, 3, 5 and 7 of its seven.
 
-    Blocks end linearly, so that maps and pre-activations are the same. The embedding is the pooled
-    result of the 1x1 convolution that follows the last block.
+    Blocks end linearly, so that feature maps and pre-activations are the same. The embedding is the
+    pooled result of the 1x1 convolution that follows the last block.
 
     Attributes:
-      num_classes: number of logits.
-      blocks: number of blocks of each group.
-      widen: the paper's width multiplier: of all channels, but above 1 only of the embedding's
-        1280. Products are rounded to whole numbers, not to multiples of 8 as torchvision's.
-      width: multiplies all channels.
-      dtype: of the computation; parameters, statistics, embedding and logits are float32.
-      axis_name: axis over which batch norm averages, inside `pmap`.
+        num_classes: number of logits.
+        blocks: number of blocks of each group.
+        widen: the paper's width multiplier, the factor of all channels. Values above 1 also apply
+            to the embedding's 1280 channels, values below 1 do not. Products are rounded to whole
+            numbers, not to multiples of 8 as in torchvision.
+        width: factor of all channels.
+        dtype: dtype of the computation; parameters, statistics, embedding and logits are float32.
+        axis_name: axis over which batch norm averages, inside `pmap`.
     """
 
     num_classes: int
@@ -88,7 +89,7 @@ class MobileNetV2(nn.Module):
         width = self.width * self.widen
         x = conv(layers.scaled(32, width), 3, 2, name="stem_conv")(images)
         x = stem = nn.relu(norm(name="stem_norm")(x))
-        maps = []
+        feature_maps, blocks = [], []
         for group, (expansion, channels, strides) in enumerate(_GROUPS, start=1):
             for i in range(self.blocks[group - 1]):
                 x = InvertedResidual(
@@ -99,8 +100,9 @@ class MobileNetV2(nn.Module):
                     norm=norm,
                     name=f"group{group}_block{i + 1}",
                 )(x)
+                blocks.append(x)
             if group in _TAPPED:
-                maps.append(x)
+                feature_maps.append(x)
 
         channels = layers.scaled(1280 * max(1.0, self.widen), self.width)
         x = nn.relu(norm(name="last_norm")(conv(channels, 1, name="last_conv")(x)))
@@ -111,7 +113,8 @@ class MobileNetV2(nn.Module):
             bias_init=nn.initializers.zeros,
             name="classifier",
         )(embedding)
-        return Outputs(logits, embedding, tuple(maps), tuple(maps), stem)
+        maps = tuple(feature_maps)
+        return Outputs(logits, embedding, maps, maps, stem, blocks=tuple(blocks))
 
 
 _network = functools.partial(MobileNetV2, blocks=(1, 2, 3, 4, 3, 3, 1))

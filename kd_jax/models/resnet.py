@@ -1,18 +1,20 @@
 """Residual networks, He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
 
-ResNet-18/34/50/101, and the Wide-ResNet-50-2 of Zagoruyko & Komodakis, BMVC 2016. With
-`stem="cifar"` they are RepDistiller's `models/resnetv2.py` (3x3 stem, stride 1, no pool), with
-`stem="imagenet"` torchvision's (7x7 stem, stride 2, max pool). Bottlenecks are "v1.5": their stride
+They are ResNet-18/34/50/101, and the Wide-ResNet-50-2 of Zagoruyko & Komodakis, BMVC 2016. With
+`stem="cifar"` they follow RepDistiller's `models/resnetv2.py` (3x3 stem, stride 1, no pool), with
+`stem="imagenet"` torchvision (7x7 stem, stride 2, max pool). Bottlenecks are "v1.5": their stride
 is in the 3x3 convolution.
 
-For faces: `resnet50_vggface2` is HORKD's teacher, the ResNet-50 of VGGFace2 as its Caffe model has
-it, with the stride in the first 1x1 convolution and a max pool without border. `resnet18_slim` is
-meant as EKD's student of 0.61 M parameters, `resnet34_slim` as HORKD's of 7.8 M. Neither paper
-gives its channels, and other widths would fit as well: these narrow all stages alike, to 15 and 39
-in the first one, which makes 0.616 M and 7.905 M with batch norm and without the classifier.
+Three networks are for faces. `resnet50_vggface2` is HORKD's teacher, the ResNet-50 of VGGFace2's
+Caffe model, with the stride in the first 1x1 convolution and a max pool without border.
+`resnet18_slim` is meant as EKD's student of 0.61 M parameters, `resnet34_slim` as HORKD's of 7.8 M.
+Neither paper gives its channels, and other widths would fit as well. These two narrow all stages by
+the same factor, to 15 and 39 channels in the first stage, which gives 0.616 M and 7.905 M
+parameters with batch norm and without the classifier.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -20,8 +22,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from kd_jax.errors import UsageError
+from kd_jax.core.errors import UsageError, check_choice
 from kd_jax.models import heads, layers
+from kd_jax.models.branches import branch_outputs, check_branches
 from kd_jax.models.outputs import Outputs
 
 
@@ -32,6 +35,7 @@ class BasicBlock(nn.Module):
     strides: int
     conv: Any
     norm: Any
+    shortcut: str = "B"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -53,6 +57,7 @@ class Bottleneck(nn.Module):
     norm: Any
     widen: int = 1
     stride_first: bool = False
+    shortcut: str = "B"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -66,30 +71,37 @@ class Bottleneck(nn.Module):
 
 
 def _shortcut(x: jax.Array, y: jax.Array, block: BasicBlock | Bottleneck) -> jax.Array:
-    """`x` itself where it fits the block's result `y`, else its projection."""
+    """Returns `x` itself if it has the shape of the block's result `y`, else shortcut A or B."""
     if block.strides == 1 and x.shape[-1] == y.shape[-1]:
         return x
+    if block.shortcut == "A":
+        return layers.padded_shortcut(x, y.shape[-1], block.strides)
     x = block.conv(y.shape[-1], 1, block.strides, name="shortcut_conv")(x)
     return block.norm(name="shortcut_norm")(x)
 
 
 class ResNet(nn.Module):
-    """A residual network; its maps are the stages' last blocks.
+    """A residual network. Its feature maps are the results of each stage's last block.
 
     Attributes:
-      num_classes: number of logits.
-      blocks: number of blocks of each stage.
-      channels: channels of each stage's 3x3 convolutions; all stages but the first halve the map.
-      block: `BasicBlock`, or `Bottleneck` whose results have four times the channels.
-      stem: "cifar" (3x3, stride 1), "imagenet" (7x7, stride 2, and a max pool of stride 2) or
-        "caffe" (the same, but the pool without a border and with incomplete last windows).
-      stem_channels: channels of the stem.
-      head: "linear" or "angular", see `heads.classify`.
-      head_scale: factor of the cosines in an angular head's logits; None for the embeddings'
-        lengths.
-      width: multiplies all channels.
-      dtype: of the computation; parameters, statistics, embedding and logits are float32.
-      axis_name: axis over which batch norm averages, inside `pmap`.
+        num_classes: number of logits.
+        blocks: number of blocks of each stage, at least 1.
+        channels: number of channels of each stage's 3x3 convolutions. All stages except the first
+            halve the feature map.
+        block: `BasicBlock`, or `Bottleneck`, whose results have four times the channels.
+        stem: "cifar" (3x3, stride 1), "imagenet" (7x7, stride 2, and a max pool of stride 2) or
+            "caffe" (the same, but the pool has no border, and its last windows are incomplete).
+        stem_channels: number of channels of the stem.
+        head: "linear" or "angular", see `heads.classify`.
+        head_scale: factor of the cosines in an angular head's logits; None for the embeddings'
+            lengths.
+        branches: number of branches, each with its own last stage and classifier; 1 is
+            the network alone. See `models.branches`.
+        shortcut: shortcut of blocks that change the shape: "B" (1x1 convolution and batch norm) or
+            "A" (without parameters: every second pixel, and channels of zeros on both sides).
+        width: factor of all channels.
+        dtype: dtype of the computation; parameters, statistics, embedding and logits are float32.
+        axis_name: axis over which batch norm averages, inside `pmap`.
     """
 
     num_classes: int
@@ -100,17 +112,20 @@ class ResNet(nn.Module):
     stem_channels: int = 64
     head: str = "linear"
     head_scale: float | None = None
+    branches: int = 1
+    shortcut: str = "B"
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     def __post_init__(self):
-        heads.check(self.head, self.head_scale)
-        if self.stem not in _STEMS:
-            raise UsageError(f"stem={self.stem!r} is unknown: choose one of {', '.join(_STEMS)}.")
+        check_choice(self.stem, _STEMS, "stem")
+        check_choice(self.shortcut, ("A", "B"), "shortcut")
+        heads.check_head(self.head, self.head_scale)
+        check_branches(self.branches)
         if len(self.blocks) != len(self.channels):
             raise UsageError(
-                f"blocks={self.blocks} and channels={self.channels} need one number a stage."
+                f"blocks = {self.blocks} and channels = {self.channels} need one number per stage."
             )
         super().__post_init__()
 
@@ -121,39 +136,51 @@ class ResNet(nn.Module):
         conv = layers.convolution(self.dtype)
         norm = layers.batch_norm(train=train, axis_name=self.axis_name)
 
-        channels = layers.scaled(self.stem_channels, self.width)
-        x = stem = _STEMS[self.stem](images, channels, conv, norm)
-
-        def block(x: jax.Array, stage: int, place: int, name: str) -> jax.Array:
-            return self.block(
+        def block(x: jax.Array, stage: int, place: int, name: str) -> layers.BlockResult:
+            preactivation = self.block(
                 features=layers.scaled(self.channels[stage], self.width),
                 strides=2 if stage > 0 and place == 0 else 1,
                 conv=conv,
                 norm=norm,
+                shortcut=self.shortcut,
                 name=name,
             )(x)
+            return layers.activated(preactivation)
 
-        x, maps, preactivations = layers.stages(x, self.blocks, block)
-        embedding = layers.global_average(x)
-        logits, cosines = heads.classify(self.head, self.num_classes, embedding, self.head_scale)
-        return Outputs(logits, embedding, maps, preactivations, stem, cosines)
+        stem = _STEMS[self.stem](images, layers.scaled(self.stem_channels, self.width), conv, norm)
+        shared = layers.stages(layers.Stages(stem), self.blocks[:-1], block)
+
+        def branch(prefix: str) -> Outputs:
+            run = layers.stages(shared, self.blocks[-1:], block, prefix)
+            embedding = layers.global_average(run.state)
+            logits, cosines = heads.classify(
+                self.head, self.num_classes, embedding, self.head_scale, f"{prefix}classifier"
+            )
+            return Outputs(
+                logits, embedding, run.feature_maps, run.preactivations, stem, cosines, run.blocks
+            )
+
+        return branch_outputs(self.branches, branch)
 
 
-def _cifar_stem(images, channels, conv, norm):
+Factory = Callable[..., Any]
+
+
+def _cifar_stem(images: jax.Array, channels: int, conv: Factory, norm: Factory) -> jax.Array:
     return nn.relu(norm(name="stem_norm")(conv(channels, 3, name="stem_conv")(images)))
 
 
-def _wide_stem(images, channels, conv, norm):
+def _wide_stem(images: jax.Array, channels: int, conv: Factory, norm: Factory) -> jax.Array:
     return nn.relu(norm(name="stem_norm")(conv(channels, 7, 2, name="stem_conv")(images)))
 
 
-def _imagenet_stem(images, channels, conv, norm):
+def _imagenet_stem(images: jax.Array, channels: int, conv: Factory, norm: Factory) -> jax.Array:
     return layers.max_pool(_wide_stem(images, channels, conv, norm), 3, strides=2, padding=1)
 
 
-def _caffe_stem(images, channels, conv, norm):
+def _caffe_stem(images: jax.Array, channels: int, conv: Factory, norm: Factory) -> jax.Array:
     x = _wide_stem(images, channels, conv, norm)
-    # The last window is completed by zeros, which no maximum after a rectifier notices.
+    # Zeros complete the last window. They do not change a maximum after a ReLU.
     missing = [(0, max(n | 1, 3) - n) for n in x.shape[1:3]]
     return layers.max_pool(jnp.pad(x, ((0, 0), *missing, (0, 0))), 3, strides=2)
 

@@ -1,8 +1,8 @@
 """ShuffleNets V1 and V2, Zhang et al., CVPR 2018, and Ma et al., ECCV 2018.
 
-As RepDistiller's `models/ShuffleNetv1.py` and `models/ShuffleNetv2.py` have them for small images:
-the stem is a 1x1 convolution of stride 1 and no pool follows it. Kernels start as PyTorch's
-layers do, there as here.
+They follow RepDistiller's `models/ShuffleNetv1.py` and `models/ShuffleNetv2.py` for small images:
+the stem is a 1x1 convolution of stride 1, and no pool follows it. Kernels have the initial values
+of PyTorch's layers, there and here.
 """
 
 import functools
@@ -14,27 +14,28 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from kd_jax.models import layers
+from kd_jax.models.branches import branch_outputs, check_branches
 from kd_jax.models.outputs import Outputs
 
 
 def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:
-    """Deals the channels of `[..., C]` out: the first of each group, then the second of each."""
+    """Reorders the channels of `[..., C]`: the first of each group, then the second of each."""
     return x.reshape(*x.shape[:-1], groups, -1).swapaxes(-1, -2).reshape(x.shape)
 
 
 class ShuffleBlockV1(nn.Module):
     """1x1, depthwise 3x3 and 1x1 convolutions, the outer ones in groups, and a shortcut.
 
-    A block of stride 1 adds its input, one of stride 2 appends it, pooled. Returns the result not
+    A block of stride 1 adds its input, a block of stride 2 appends it, pooled. The result is not
     yet activated.
 
     Attributes:
-      features: of the last convolution.
-      strides: 1 or 2.
-      first_groups: of the first convolution.
-      groups: of the last convolution.
-      conv: makes convolutions.
-      norm: makes batch norms.
+        features: number of features of the last convolution.
+        strides: 1 or 2.
+        first_groups: number of groups of the first convolution.
+        groups: number of groups of the last convolution.
+        conv: factory of convolutions.
+        norm: factory of batch norms.
     """
 
     features: int
@@ -58,11 +59,11 @@ class ShuffleBlockV1(nn.Module):
 
 
 class ShuffleBlockV2(nn.Module):
-    """1x1, depthwise 3x3 and 1x1 convolutions of half the channels, the other half passing by.
+    """1x1, depthwise 3x3 and 1x1 convolutions of half the channels; the other half is unchanged.
 
-    A block of stride 2 sees all its input twice: by these three convolutions and, in the place of
-    what passes by, by a depthwise 3x3 and a 1x1 one. Returns the result not yet activated, but for
-    what passes by, which is.
+    A block of stride 2 applies these three convolutions to all channels, and a depthwise 3x3 and a
+    1x1 convolution of all channels replace the unchanged half. The result is not yet activated,
+    except the unchanged half, which is.
     """
 
     features: int
@@ -75,34 +76,41 @@ class ShuffleBlockV2(nn.Module):
         """Maps `[N, H, W, C]` to `[N, H', W', features]`."""
         half = self.features // 2
         if self.strides == 1:
-            passing, y = jnp.split(x, 2, axis=-1)
+            other, y = jnp.split(x, 2, axis=-1)
         else:
             y, channels = x, x.shape[-1]
             left = self.conv(channels, 3, self.strides, groups=channels, name="left_conv1")(x)
             left = self.conv(half, 1, name="left_conv2")(self.norm(name="left_norm1")(left))
-            passing = self.norm(name="left_norm2")(left)
+            other = self.norm(name="left_norm2")(left)
         y = nn.relu(self.norm()(self.conv(half, 1)(y)))
         y = self.norm()(self.conv(half, 3, self.strides, groups=half)(y))
         y = self.norm()(self.conv(half, 1)(y))
-        return channel_shuffle(jnp.concatenate([passing, y], axis=-1), 2)
+        return channel_shuffle(jnp.concatenate([other, y], axis=-1), 2)
 
 
 class ShuffleNetV1(nn.Module):
-    """ShuffleNet V1 of 3 groups; its maps are the stages' last blocks.
+    """ShuffleNet V1 of 3 groups. Its feature maps are the results of each stage's last block.
 
     Attributes:
-      num_classes: number of logits.
-      blocks: number of blocks of each stage; the first halves the map.
-      width: multiplies all channels; they stay multiples of 3.
-      dtype: of the computation; parameters, statistics, embedding and logits are float32.
-      axis_name: axis over which batch norm averages, inside `pmap`.
+        num_classes: number of logits.
+        blocks: number of blocks of each stage, at least 1; the first block halves the feature map.
+        branches: number of branches, each with its own last stage and classifier; 1 is
+            the network alone. See `models.branches`.
+        width: factor of all channels; they stay multiples of 3.
+        dtype: dtype of the computation; parameters, statistics, embedding and logits are float32.
+        axis_name: axis over which batch norm averages, inside `pmap`.
     """
 
     num_classes: int
     blocks: tuple[int, ...] = (4, 8, 4)
+    branches: int = 1
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
+
+    def __post_init__(self):
+        check_branches(self.branches)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
@@ -113,12 +121,12 @@ class ShuffleNetV1(nn.Module):
 
         groups = 3
         x = conv(groups * layers.scaled(24 / groups, self.width), 1, name="stem_conv")(images)
-        x = stem = nn.relu(norm(name="stem_norm")(x))
+        stem = nn.relu(norm(name="stem_norm")(x))
 
-        def block(x: jax.Array, stage: int, place: int, name: str) -> jax.Array:
-            # A stage's first block adds so many channels to those it sees: 240, 480, 960 in all.
+        def block(x: jax.Array, stage: int, place: int, name: str) -> layers.BlockResult:
+            # A stage's first block appends this number of channels: 240, 480, 960 in all.
             added = groups * layers.scaled((216, 240, 480)[stage] / groups, self.width)
-            return ShuffleBlockV1(
+            preactivation = ShuffleBlockV1(
                 features=added if place == 0 else x.shape[-1],
                 strides=2 if place == 0 else 1,
                 first_groups=1 if stage == place == 0 else groups,
@@ -127,33 +135,48 @@ class ShuffleNetV1(nn.Module):
                 norm=norm,
                 name=name,
             )(x)
+            return layers.activated(preactivation)
 
-        x, maps, preactivations = layers.stages(x, self.blocks, block)
-        embedding = layers.global_average(x)
-        logits = layers.LinearMap(self.num_classes, name="classifier")(embedding)
-        return Outputs(logits, embedding, maps, preactivations, stem)
+        shared = layers.stages(layers.Stages(stem), self.blocks[:-1], block)
+
+        def branch(prefix: str) -> Outputs:
+            run = layers.stages(shared, self.blocks[-1:], block, prefix)
+            embedding = layers.global_average(run.state)
+            logits = layers.LinearMap(self.num_classes, name=f"{prefix}classifier")(embedding)
+            return Outputs(
+                logits, embedding, run.feature_maps, run.preactivations, stem, blocks=run.blocks
+            )
+
+        return branch_outputs(self.branches, branch)
 
 
 class ShuffleNetV2(nn.Module):
-    """ShuffleNet V2 of size 1; its maps are the stages' last blocks.
+    """ShuffleNet V2 of size 1. Its feature maps are the results of each stage's last block.
 
     The embedding is the pooled result of the 1x1 convolution that follows the last block.
-    Pre-activations are shuffled as the maps are, where RepDistiller's `preact=True` shows them
-    before the last shuffle.
+    Pre-activations have the order of channels of the feature maps. RepDistiller's `preact=True`
+    returns them before the last shuffle.
 
     Attributes:
-      num_classes: number of logits.
-      blocks: number of blocks of each stage; the first halves the map.
-      width: multiplies all channels; the stages' stay even.
-      dtype: of the computation; parameters, statistics, embedding and logits are float32.
-      axis_name: axis over which batch norm averages, inside `pmap`.
+        num_classes: number of logits.
+        blocks: number of blocks of each stage, at least 1; the first block halves the feature map.
+        branches: number of branches, each with its own last stage and all layers after it;
+            1 is the network alone. See `models.branches`.
+        width: factor of all channels; those of the stages stay even.
+        dtype: dtype of the computation; parameters, statistics, embedding and logits are float32.
+        axis_name: axis over which batch norm averages, inside `pmap`.
     """
 
     num_classes: int
     blocks: tuple[int, ...] = (4, 8, 4)
+    branches: int = 1
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
+
+    def __post_init__(self):
+        check_branches(self.branches)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
@@ -163,24 +186,32 @@ class ShuffleNetV2(nn.Module):
         norm = layers.batch_norm(train=train, axis_name=self.axis_name)
 
         x = conv(layers.scaled(24, self.width), 1, name="stem_conv")(images)
-        x = stem = nn.relu(norm(name="stem_norm")(x))
+        stem = nn.relu(norm(name="stem_norm")(x))
 
-        def block(x: jax.Array, stage: int, place: int, name: str) -> jax.Array:
+        def block(x: jax.Array, stage: int, place: int, name: str) -> layers.BlockResult:
             channels = (116, 232, 464)[stage]
-            return ShuffleBlockV2(
+            preactivation = ShuffleBlockV2(
                 features=2 * layers.scaled(channels / 2, self.width),
                 strides=2 if place == 0 else 1,
                 conv=conv,
                 norm=norm,
                 name=name,
             )(x)
+            return layers.activated(preactivation)
 
-        x, maps, preactivations = layers.stages(x, self.blocks, block)
-        x = conv(layers.scaled(1024, self.width), 1, name="last_conv")(x)
-        x = nn.relu(norm(name="last_norm")(x))
-        embedding = layers.global_average(x)
-        logits = layers.LinearMap(self.num_classes, name="classifier")(embedding)
-        return Outputs(logits, embedding, maps, preactivations, stem)
+        shared = layers.stages(layers.Stages(stem), self.blocks[:-1], block)
+
+        def branch(prefix: str) -> Outputs:
+            run = layers.stages(shared, self.blocks[-1:], block, prefix)
+            x = conv(layers.scaled(1024, self.width), 1, name=f"{prefix}last_conv")(run.state)
+            x = nn.relu(norm(name=f"{prefix}last_norm")(x))
+            embedding = layers.global_average(x)
+            logits = layers.LinearMap(self.num_classes, name=f"{prefix}classifier")(embedding)
+            return Outputs(
+                logits, embedding, run.feature_maps, run.preactivations, stem, blocks=run.blocks
+            )
+
+        return branch_outputs(self.branches, branch)
 
 
 NETWORKS = {

@@ -1,9 +1,10 @@
 """SphereFace networks, Liu et al., "SphereFace: Deep Hypersphere Embedding", CVPR 2017.
 
-As the authors' Caffe code (wy1iu/sphereface) has them, for aligned faces of 112x96 pixels: no batch
-norm, no pooling, and a fully connected layer on the last map. `sphereface64` is the released model
-with 3, 7, 16 and 3 units a stage, `sphereface64_paper` that of the paper's table with 3, 8, 16, 3.
-`sphereface36_thin` is the student of KDim, Wang et al., ICCVW 2019: 36 layers, 18 to 144 channels.
+They follow the authors' Caffe code (wy1iu/sphereface), for aligned faces of 112x96 pixels: no batch
+norm, no pooling, and a fully connected layer on the last feature map. `sphereface64` is the
+released model with 3, 7, 16 and 3 units per stage, `sphereface64_paper` that of the paper's table
+with 3, 8, 16, 3. `sphereface36_thin` is the student of KDim, Wang et al., ICCVW 2019: 36 layers, 18
+to 144 channels.
 """
 
 import functools
@@ -16,23 +17,23 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from kd_jax.errors import UsageError
+from kd_jax.core.errors import UsageError
 from kd_jax.models import heads, layers
 from kd_jax.models.outputs import Outputs
 
 
-def caffe_xavier(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
-    """Caffe's "xavier": U(-sqrt(3/fan_in), sqrt(3/fan_in)); Glorot's averages both fans."""
+def caffe_xavier(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
+    """Draws Caffe's "xavier", U(-sqrt(3/fan_in), sqrt(3/fan_in)); Glorot's averages both fans."""
     return layers.uniform(key, shape, math.sqrt(3 / math.prod(shape[:-1]))).astype(dtype)
 
 
-def small_normal(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
-    """N(0, 0.01^2): units begin as almost the identity, which stands in for batch norm."""
+def small_normal(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
+    """Draws from N(0, 0.01^2): units start near the identity, which replaces batch norm."""
     return layers.normal(key, shape, 0.01).astype(dtype)
 
 
 class PReLU(nn.Module):
-    """A rectifier whose slope for negative numbers is learned, one a channel, from 0.25 on."""
+    """A ReLU with a learned slope for negative numbers, one per channel, initially 0.25."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -44,7 +45,7 @@ class PReLU(nn.Module):
 
 
 class Unit(nn.Module):
-    """Two 3x3 convolutions, each activated, added to what they see; the sum is not activated."""
+    """Two 3x3 convolutions, each activated, added to their input; the sum is not activated."""
 
     conv: Any
 
@@ -56,26 +57,28 @@ class Unit(nn.Module):
 
 
 class SphereFace(nn.Module):
-    """A SphereFace network; its maps are the stages' last sums.
+    """A SphereFace network. Its feature maps are the results of its stages.
 
     A stage is a convolution of stride 2 with its activation, then units. No activation follows a
-    unit's sum, so that maps and pre-activations are the same arrays. The embedding is not activated
-    either, and not pooled: its kernel fits images of the size at which the network was initialised,
-    of any height and width. It flattens `[H, W, C]`, where Caffe flattens `[C, H, W]`.
+    unit's sum, so that feature maps and pre-activations are the same arrays. The embedding is not
+    activated either, and not pooled: its kernel fits images of the size at which the network was
+    initialized, of any height and width. It flattens `[H, W, C]`, whereas Caffe flattens
+    `[C, H, W]`.
 
     Caffe trains the biases of these convolutions and of the embedding at twice the learning rate
-    and without weight decay; here all are parameters like others.
+    and without weight decay; here they are parameters like all others.
 
     Attributes:
-      num_classes: number of logits.
-      units: number of units of each stage.
-      channels: channels of each stage.
-      embedding_size: width of the embedding, which `width` leaves as it is.
-      head: "angular" or "linear", see `heads.classify`.
-      head_scale: factor of the cosines in the logits; None for the embeddings' lengths.
-      width: multiplies the channels of all stages.
-      dtype: of the computation; parameters, embedding and logits are float32.
-      axis_name: accepted as by all networks, but there is no batch norm that could use it.
+        num_classes: number of logits.
+        units: number of units of each stage.
+        channels: number of channels of each stage.
+        embedding_size: width of the embedding, which does not depend on `width`.
+        head: "angular" or "linear", see `heads.classify`.
+        head_scale: factor of the cosines in the logits; None for the embeddings' lengths.
+        unit_bias: biases in the convolutions of the units, as in clcarwin/sphereface_pytorch.
+        width: factor of the channels of all stages.
+        dtype: dtype of the computation; parameters, embedding and logits are float32.
+        axis_name: accepted as by all networks, but there is no batch norm that could use it.
     """
 
     num_classes: int
@@ -84,15 +87,16 @@ class SphereFace(nn.Module):
     embedding_size: int = 512
     head: str = "angular"
     head_scale: float | None = None
+    unit_bias: bool = False
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     def __post_init__(self):
-        heads.check(self.head, self.head_scale)
+        heads.check_head(self.head, self.head_scale)
         if len(self.units) != len(self.channels):
             raise UsageError(
-                f"units={self.units} and channels={self.channels} need one number a stage."
+                f"units = {self.units} and channels = {self.channels} need one number per stage."
             )
         super().__post_init__()
 
@@ -101,17 +105,18 @@ class SphereFace(nn.Module):
         """Computes the outputs for `images [N, H, W, C]`; `train` makes no difference."""
         layers.check_images("SphereFace", images)
         reduce = layers.convolution(self.dtype, kernel_init=caffe_xavier, use_bias=True)
-        conv = layers.convolution(self.dtype, kernel_init=small_normal)
+        conv = layers.convolution(self.dtype, kernel_init=small_normal, use_bias=self.unit_bias)
 
         x = images
-        maps = []
+        feature_maps, blocks = [], []
         for stage, (count, channels) in enumerate(zip(self.units, self.channels, strict=True)):
             name = f"stage{stage + 1}_{{}}"
             x = reduce(layers.scaled(channels, self.width), 3, 2, name=name.format("conv"))(x)
             x = PReLU(name=name.format("prelu"))(x)
             for i in range(count):
                 x = Unit(conv, name=name.format(f"unit{i + 1}"))(x)
-            maps.append(x)
+                blocks.append(x)
+            feature_maps.append(x)
 
         embedding = layers.LinearMap(
             self.embedding_size,
@@ -120,7 +125,8 @@ class SphereFace(nn.Module):
             name="embedding",
         )(x.reshape(len(x), -1))
         logits, cosines = heads.classify(self.head, self.num_classes, embedding, self.head_scale)
-        return Outputs(logits, embedding, tuple(maps), tuple(maps), cosines=cosines)
+        maps = tuple(feature_maps)
+        return Outputs(logits, embedding, maps, maps, cosines=cosines, blocks=tuple(blocks))
 
 
 NETWORKS = {
