@@ -1,76 +1,89 @@
-"""Faces turned, scaled and shifted so that eyes, nose and mouth come to lie where all have them."""
+"""Alignment of faces: moves eyes, nose and mouth to standard positions by their landmarks."""
 
 import pathlib
 import re
 
 import numpy as np
 
-from kd_jax.data.resolution import opencv
-from kd_jax.errors import UsageError
+from kd_jax.core.errors import UsageError
+from kd_jax.data.preprocessing.resolution import opencv
 
 _TEMPLATE = np.array(
     [
-        [30.2946, 51.6963],  # left eye, as seen in the image
+        [30.2946, 51.6963],  # left eye, on the left side of the image
         [65.5318, 51.5014],  # right eye
         [48.0252, 71.7366],  # nose
         [33.5493, 92.3655],  # left corner of the mouth
         [62.7299, 92.2041],  # right corner
     ]
 )
-"""x and y in SphereFace's image of height 112 and width 96."""
+"""x and y of the landmarks in SphereFace's image of height 112 and width 96."""
 
 SIZES = {(112, 96): 0, (112, 112): 8}
-"""Height and width of what can be made, and how many columns it has left of SphereFace's."""
+"""Possible heights and widths, and the number of columns to the left of SphereFace's image."""
 
 
 def template(size: tuple[int, int]) -> np.ndarray:
-    """Where the five landmarks belong in an image of a size, x and y, float64 `[5, 2]`."""
+    """Returns the standard positions of the five landmarks.
+
+    Args:
+        size: height and width of the aligned image, one of `SIZES`.
+
+    Returns:
+        x and y of each landmark, float64 `[5, 2]`.
+
+    Raises:
+        UsageError: if there are none for this size.
+    """
     if size not in SIZES:
         known = " or ".join(f"{height}x{width}" for height, width in SIZES)
-        raise UsageError(f"faces are aligned to {known}, not to {size[0]}x{size[1]}.")
+        raise UsageError(
+            f"faces are aligned to {known}, not to {size[0]}x{size[1]}: choose such a size."
+        )
     return _TEMPLATE + np.array([SIZES[size], 0])
 
 
 def similarity(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The rotation, scale and shift that bring points nearest to targets in the least squares.
+    """Returns the rotation, scale and shift from points to targets with the least squared error.
 
     Umeyama, Least-squares estimation of transformation parameters between two point patterns, 1991,
-    eq. 40 to 42. It is never a reflection, not even where one would be nearer.
+    eq. 40 to 42. The result is never a reflection, even if a reflection would have a smaller error.
 
     Args:
         points: float `[N, 2]`.
         targets: float `[N, 2]`.
 
     Returns:
-        The matrix M, float64 `[2, 3]`: a point p goes to `M @ [*p, 1]`.
+        The matrix M, float64 `[2, 3]`, which maps a point p to `M @ [*p, 1]`.
 
     Raises:
-        UsageError: if the points are not finite or all the same.
+        UsageError: if the points are not finite, or all of them are the same.
     """
-    if not _make_a_face(points):
-        raise UsageError("landmarks must be numbers, and not all the same point: mend them.")
-    middle, target_middle = points.mean(0), targets.mean(0)
-    centred = points - middle
-    variance = np.square(centred).sum() / len(points)
-    left, singular, right = np.linalg.svd((targets - target_middle).T @ centred / len(points))
+    if not _are_usable(points):
+        raise UsageError("landmarks must be numbers, and not all the same point: correct them.")
+    center, target_center = points.mean(0), targets.mean(0)
+    centered = points - center
+    variance = np.square(centered).sum() / len(points)
+    left, singular, right = np.linalg.svd((targets - target_center).T @ centered / len(points))
     signs = np.array([1, np.sign(np.linalg.det(left) * np.linalg.det(right))])
     linear = (singular @ signs / variance) * (left * signs) @ right
-    return np.column_stack([linear, target_middle - linear @ middle])
+    return np.column_stack([linear, target_center - linear @ center])
 
 
-def _make_a_face(points: np.ndarray) -> bool:
+def _are_usable(points: np.ndarray) -> bool:
     return bool(np.isfinite(points).all() and np.ptp(points, axis=0).any())
 
 
 def align(image: np.ndarray, landmarks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Aligns a face: a bilinear warp, black where the image has no pixels.
 
-    An aligned face of 112x96 is the columns 8 to 103 of that of 112x112, to one grey level.
+    A face aligned to 112x96 equals columns 8 to 103 of the same face aligned to 112x112, with
+    differences of at most one gray level.
 
     Args:
         image: uint8 `[H, W, 3]`.
-        landmarks: x and y of left eye, right eye, nose, left and right corner of the mouth, as
-            seen in the image, with 0 in the middle of the first pixel; float `[5, 2]`.
+        landmarks: x and y of left eye, right eye, nose, left and right corner of the mouth, float
+            `[5, 2]`. Left is the left side of the image; 0 is the center of the first pixel.
         size: height and width of the result, one of `SIZES`.
 
     Returns:
@@ -85,23 +98,23 @@ def align(image: np.ndarray, landmarks: np.ndarray, size: tuple[int, int]) -> np
 
 
 def read_landmarks(path: str) -> dict[str, np.ndarray]:
-    """Reads the landmarks of images, one a line: `relative/path,x1,y1,...,x5,y5`.
+    """Reads the landmarks of images, one image per line: `relative/path,x1,y1,...,x5,y5`.
 
-    The columns are separated by commas or tabs, and the first line may name them. The points are
-    in the order that `align` wants.
+    The columns are separated by commas or tabs. The first line may hold the names of the columns.
+    The points are in the order of the argument of `align`.
 
     Returns:
-        For every path float64 `[5, 2]`, in the order of the file.
+        The landmarks by path, float64 `[5, 2]` each, in the order of the file.
 
     Raises:
-        UsageError: if the file cannot be read, or a line has not ten numbers that make a face.
+        UsageError: if the file cannot be read, or a line does not have ten usable numbers.
     """
     try:
         text = pathlib.Path(path).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read ({error}): name a file of landmarks.") from error
     rows = [re.split("[\t,]", line.strip()) for line in text.splitlines() if line.strip()]
-    found: dict[str, np.ndarray] = {}
+    landmarks: dict[str, np.ndarray] = {}
     for i, (name, *cells) in enumerate(rows):
         try:
             points = np.array(cells, float).reshape(5, 2)
@@ -109,15 +122,15 @@ def read_landmarks(path: str) -> dict[str, np.ndarray]:
             if i == 0 and not any(re.match(r"\s*[-+.\d]", cell) for cell in cells):
                 continue  # the names of the columns
             raise UsageError(
-                f"{path} has a line for {name!r} without ten numbers x1, y1 to x5, y5: mend it."
+                f"{path} has a line for {name!r} without ten numbers x1, y1 to x5, y5: correct it."
             ) from error
-        if name in found:
-            raise UsageError(f"{path} names {name} twice: take one line out.")
-        if not _make_a_face(points):
+        if name in landmarks:
+            raise UsageError(f"{path} names {name} twice: remove one line.")
+        if not _are_usable(points):
             raise UsageError(
-                f"{path} gives {name!r} landmarks that are no numbers or all the same: mend it."
+                f"{path} gives {name!r} landmarks that are not numbers or all the same: correct it."
             )
-        found[name] = points
-    if not found:
-        raise UsageError(f"{path} holds no landmarks: write a line for each image.")
-    return found
+        landmarks[name] = points
+    if not landmarks:
+        raise UsageError(f"{path} holds no landmarks: write one line per image.")
+    return landmarks

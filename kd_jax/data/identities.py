@@ -1,4 +1,4 @@
-"""Training identities: which of them are used, and which images of each are kept for the test."""
+"""Sources of identities: choose identities, and split the images of each into train and test."""
 
 import dataclasses
 import pathlib
@@ -6,26 +6,29 @@ import re
 
 import numpy as np
 
-from kd_jax.data.images import StoredImages, StoredSource, places_in_class
-from kd_jax.errors import UsageError
+from kd_jax.core.errors import UsageError
+from kd_jax.data.base import StoredSource
+from kd_jax.data.class_positions import positions_in_class
+from kd_jax.data.images import StoredImages
 
 
 @dataclasses.dataclass(frozen=True)
 class Identities(StoredSource):
-    """Images of identities, without a split of their own.
+    """Images of identities that have no official splits.
 
-    The last images of every identity make up the split `test`, all others the split `train`; the
-    classes are the chosen identities, in their order.
+    The last images of every identity are the split `test`, and all others are the split `train`.
+    The classes are the chosen identities, in their order.
 
     Attributes:
-        path: where the images lie.
-        include: text file with the identities that are used, one a line; None uses all. Only what
-            stands before the first tab or comma of a line counts. The files of LFW, such as
-            `peopleDevTrain.txt`, can be given as they are.
-        exclude_ids: the same kind of file, with identities to leave out: those of a test set.
-        min_images: identities with fewer images are left out.
-        test_images: how many images of each identity are kept for `test`, the last by name.
-        size: height and width of the middle of every image, which alone is used; (112, 96) makes
+        path: path of the images.
+        include: path of a text file with the identities to use, one per line; None uses all. Text
+            after the first tab or comma of a line is ignored. The files of LFW, such as
+            `peopleDevTrain.txt`, need no changes.
+        exclude_ids: path of the same kind of file, with identities to leave out, such as those of a
+            test set.
+        min_images: smallest number of images of an identity; those with fewer are left out.
+        test_images: number of images per identity in the split `test`, the last by name.
+        size: height and width of the center that is cut out of every image; (112, 96) makes
             SphereFace's crops of 112x112 ones. None uses whole images.
     """
 
@@ -46,7 +49,7 @@ class Identities(StoredSource):
             raise ValueError(f"size {self.size} must be a height and a width")
 
     def _all(self) -> tuple[StoredImages, list[str]]:
-        """All images, sorted in each identity, and the names of the identities by label."""
+        """Returns all images, sorted in each identity, and the names of the identities by label."""
         raise NotImplementedError
 
     def _splits(self) -> list[str]:
@@ -58,46 +61,47 @@ class Identities(StoredSource):
         used = self._chosen(names) & (sizes >= self.min_images)
         if not used.any():
             raise UsageError(
-                f"{self.path} holds no identity with {self.min_images} images or more that is"
-                " chosen: set data.source.min_images, include and exclude_ids to keep some."
+                f"{self.path} holds no chosen identity with {self.min_images} images or more: set"
+                " data.source.min_images, include and exclude_ids to keep some."
             )
-        held_out = places_in_class(images.labels) >= (sizes - self.test_images)[images.labels]
+        held_out = positions_in_class(images.labels) >= (sizes - self.test_images)[images.labels]
         part = images.keep(used[images.labels] & (held_out == (split == "test")))
         classes = np.cumsum(used, dtype=np.int32) - 1
         return dataclasses.replace(part, labels=classes[part.labels], num_classes=int(used.sum()))
 
     def _chosen(self, names: list[str]) -> np.ndarray:
-        """Which identities the two lists leave, bool `[len(names)]`."""
+        """Returns the mask of the identities that the two lists leave, bool `[len(names)]`."""
         chosen = np.ones(len(names), bool)
         if self.include is not None:
             wanted = read_names(self.include)
             if unknown := sorted(wanted - set(names)):
                 raise UsageError(
                     f"{self.include} names {len(unknown)} identities that {self.path} does not"
-                    f" hold, first {unknown[0]!r}: take them out of data.source.include, or add"
+                    f" hold, first {unknown[0]!r}: remove them from data.source.include, or add"
                     " their images."
                 )
             chosen &= np.array([name in wanted for name in names])
         if self.exclude_ids is not None:
             unwanted = read_names(self.exclude_ids)
-            found = np.array([name in unwanted for name in names])
-            if not found.any():  # a list made for all of a set may well name some that are not here
+            excluded = np.array([name in unwanted for name in names])
+            if not excluded.any():  # some may be missing: the list may be made for a larger set
                 raise UsageError(
                     f"{self.exclude_ids} names no identity of {self.path}, whose first is"
-                    f" {names[0]!r}: give data.source.exclude_ids the names that are used there."
+                    f" {names[0]!r}: write the list in data.source.exclude_ids with the names that"
+                    " are used there."
                 )
-            chosen &= ~found
+            chosen &= ~excluded
         return chosen
 
 
 def read_names(path: str) -> set[str]:
-    """Reads a list of identities: what stands in each line before the first tab or comma.
+    """Reads a list of identities, one per line; text after the first tab or comma is ignored.
 
-    In LFW's lists the names have a second column, and numbers alone in a line are counts: of all
-    names, or of the folds and then of the names of each.
+    The lists of LFW have a second column. A line with only a number is a count there: the number of
+    names, or the number of folds and then the number of names in each fold.
 
     Raises:
-        UsageError: if the file cannot be read, names nothing, or not as many as it says.
+        UsageError: if the file cannot be read, has no names, or its counts are wrong.
     """
     try:
         lines = pathlib.Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
@@ -109,11 +113,10 @@ def read_names(path: str) -> set[str]:
         counts = [int(row[0]) for row in rows if len(row) == 1 and row[0].isdecimal()]
         rows = [row for row in rows if len(row) > 1 or not row[0].isdecimal()]
     if not rows:
-        raise UsageError(f"{path} names no identities: write one a line.")
+        raise UsageError(f"{path} names no identities: write one per line.")
     expected = sum(counts[1:]) or sum(counts)
     if counts and expected != len(rows):
         raise UsageError(
-            f"{path} says that it names {expected} identities, but names {len(rows)}: restore the"
-            " file."
+            f"{path} has counts for {expected} identities, but names {len(rows)}: restore the file."
         )
     return {row[0] for row in rows}

@@ -1,4 +1,4 @@
-"""Labelled images, in memory or on a disk, and what every source of them has in common."""
+"""Labeled images: a set in memory, and a set on a disk that is decoded on demand."""
 
 import dataclasses
 import functools
@@ -6,77 +6,85 @@ import hashlib
 import io
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self
 
 import numpy as np
-from PIL import Image
 
-from kd_jax.errors import UsageError
+from kd_jax.core.errors import UsageError
 
-_BLOCK = 64  # images decoded by a thread at a time
-_STATISTICS_IMAGES = 4096  # of a set on a disk: enough for three digits
-_ANY_SIZE = 10**12  # of a split, while only its name is asked for
+_BLOCK = 64  # images that a thread decodes at a time
+_STATISTICS_IMAGES = 4096  # sample of a set on a disk: enough for three digits
 
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+ChannelStatistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
-    """Labelled images in host memory.
+    """Labeled images in host memory.
 
     Attributes:
         images: uint8 `[N, H, W, C]`, values 0 to 255.
         labels: int32 `[N]`, values 0 to `num_classes - 1`.
         num_classes: number of classes C of the problem, at least `labels.max() + 1`.
+        names: names of the images in their source, `[N]`: paths below its folder, or positions in
+            its split. None for a set that was made by hand.
     """
 
     images: np.ndarray
     labels: np.ndarray
     num_classes: int
+    names: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def fingerprint(self) -> str:
-        """Content hash: two sets with one fingerprint hold the same images in the same order."""
+        """Returns a hash of the content.
+
+        Two sets with the same fingerprint hold the same images in the same order.
+        """
         digest = hashlib.blake2b(digest_size=16)
         digest.update(repr((self.images.shape, self.num_classes)).encode())
-        digest.update(np.ascontiguousarray(self.images))
-        digest.update(np.ascontiguousarray(self.labels))
+        digest.update(np.ascontiguousarray(self.images).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of every image."""
-        return self.images.shape[1:]
+        """Height, width and number of channels of every image."""
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        """The images at `indices`, uint8 `[K, H, W, C]`."""
+        """Returns the images at `indices`, uint8 `[K, H, W, C]`."""
         return self.images[indices]
 
-    def keep(self, rows: np.ndarray) -> "ImageSet":
-        """The set of the chosen rows: indices, or a mask `[N]`."""
-        return dataclasses.replace(self, images=self.images[rows], labels=self.labels[rows])
+    def keep(self, rows: np.ndarray) -> Self:
+        """Returns the set of the chosen rows: indices `[K]`, or a mask `[N]`."""
+        names = None if self.names is None else self.names[rows]
+        images, labels = self.images[rows], self.labels[rows]
+        return dataclasses.replace(self, images=images, labels=labels, names=names)
 
-    def channel_statistics(self) -> Statistics:
-        """Mean and standard deviation of every channel over all pixels, on the scale 0 to 1.
+    def channel_statistics(self) -> ChannelStatistics:
+        """Returns mean and standard deviation of every channel over all pixels, scaled to 0 to 1.
 
-        Both come from the exact histogram of the 256 grey levels, in float64.
+        Both come from the exact histogram of the 256 gray levels, in float64.
         """
         return _statistics(self.images[i : i + 512] for i in range(0, len(self), 512))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredImages:
-    """Labelled images on a disk, decoded when they are asked for.
+    """Labeled images on a disk, decoded on demand.
 
-    Every kind of store is a subclass that can fetch the encoded image of a key. Images can be read
-    by several threads at once, and a store can be pickled for other processes.
+    A subclass per kind of storage reads the encoded image of a key. Several threads can read images
+    at once, and an object can be pickled for other processes.
 
     Attributes:
-        keys: what tells the images of the store apart, `[N]`.
+        keys: identifiers of the images in their storage, `[N]`.
         labels: int32 `[N]`, values 0 to `num_classes - 1`.
         num_classes: number of classes C of the problem, at least `labels.max() + 1`.
-        size: height and width of the middle of every image, which alone is used; None uses all.
+        size: height and width of the center that is cut out of every image; None uses whole images.
     """
 
     keys: np.ndarray
@@ -84,17 +92,22 @@ class StoredImages:
     num_classes: int
     size: tuple[int, int] | None = None
 
-    def encoded(self, key) -> bytes:
-        """The file of an image; raises `UsageError` if it cannot be had."""
+    def encoded(self, key: Any) -> bytes:
+        """Returns the file content of an image; raises `UsageError` if it cannot be read."""
         raise NotImplementedError
 
-    def name(self, key) -> str:
-        """What errors call an image."""
+    def name(self, key: Any) -> str:
+        """Returns the name of an image for errors."""
         raise NotImplementedError
 
     def num_bytes(self) -> np.ndarray:
-        """Lengths of all encoded images, int64 `[N]`."""
+        """Returns the lengths of all encoded images, int64 `[N]`."""
         raise NotImplementedError
+
+    @property
+    def names(self) -> np.ndarray:
+        """Names of the images in their source, `[N]`: their keys."""
+        return self.keys
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -105,10 +118,11 @@ class StoredImages:
 
     @functools.cached_property
     def _stored_shape(self) -> tuple[int, int, int]:
-        return self._pixels(0).shape
+        height, width, channels = self._pixels(0).shape
+        return height, width, channels
 
     @functools.cached_property
-    def _middle(self) -> tuple[slice, slice]:
+    def _center(self) -> tuple[slice, slice]:
         stored = self._stored_shape[:2]
         size = self.size or stored
         if any(part > whole for part, whole in zip(size, stored, strict=True)):
@@ -116,13 +130,14 @@ class StoredImages:
                 f"{self.name(self.keys[0])} has height and width {stored}, from which size {size}"
                 " cannot be cut: make size smaller."
             )
-        starts = [(whole - part) // 2 for part, whole in zip(size, stored, strict=True)]
-        return tuple(slice(a, a + part) for a, part in zip(starts, size, strict=True))
+        top, left = ((whole - part) // 2 for part, whole in zip(size, stored, strict=True))
+        return slice(top, top + size[0]), slice(left, left + size[1])
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of every image."""
-        return (*(part.stop - part.start for part in self._middle), self._stored_shape[2])
+        """Height, width and number of channels of every image."""
+        rows, columns = self._center
+        return rows.stop - rows.start, columns.stop - columns.start, self._stored_shape[2]
 
     def read(self, index: int) -> np.ndarray:
         """Decodes one image, uint8 `[H, W, C]`.
@@ -137,13 +152,13 @@ class StoredImages:
                 f" {self.name(self.keys[0])} {self._stored_shape[:2]}: bring all images to one"
                 " size first."
             )
-        return image[self._middle]
+        return image[self._center]
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Decodes the images at `indices` on several threads, uint8 `[K, H, W, C]`.
 
         Raises:
-            UsageError: for the first that cannot be used.
+            UsageError: if an image cannot be used; the error names the first.
         """
         images = np.empty((len(indices), *self.image_shape), np.uint8)
 
@@ -151,56 +166,75 @@ class StoredImages:
             for i in range(start, min(start + _BLOCK, len(indices))):
                 images[i] = self.read(indices[i])
 
-        with ThreadPoolExecutor() as pool:  # files are read while others are decoded
+        with ThreadPoolExecutor() as pool:  # reads some files while others are decoded
             for _ in pool.map(decode, range(0, len(indices), _BLOCK)):
                 pass
         return images
 
-    def keep(self, rows: np.ndarray) -> "StoredImages":
-        """The set of the chosen rows: indices, or a mask `[N]`."""
+    def keep(self, rows: np.ndarray) -> Self:
+        """Returns the set of the chosen rows: indices `[K]`, or a mask `[N]`."""
         return dataclasses.replace(self, keys=self.keys[rows], labels=self.labels[rows])
 
     def in_memory(self) -> ImageSet:
         """Decodes all images."""
-        return ImageSet(self.take(np.arange(len(self))), self.labels, self.num_classes)
+        images = self.take(np.arange(len(self)))
+        return ImageSet(images, self.labels, self.num_classes, self.names)
 
     def fingerprint(self) -> str:
-        """Hash of the images' keys, encoded lengths, labels and shape, but not of their pixels.
+        """Returns a hash of keys, encoded lengths, labels and shape, but not of the pixels.
 
-        It does not depend on where the store lies, and differs from that of the set in memory.
+        It does not depend on the folder of the images. It differs from the fingerprint of the same
+        images in memory.
         """
         digest = hashlib.blake2b(digest_size=16)
         digest.update(repr((self.image_shape, self.size, len(self), self.num_classes)).encode())
         digest.update("\0".join(map(str, self.keys)).encode("utf-8", "surrogateescape"))
-        digest.update(np.ascontiguousarray(self.num_bytes()))
-        digest.update(np.ascontiguousarray(self.labels))
+        digest.update(np.ascontiguousarray(self.num_bytes()).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
 
-    def channel_statistics(self) -> Statistics:
-        """Mean and standard deviation of every channel, on the scale 0 to 1.
+    def channel_statistics(self) -> ChannelStatistics:
+        """Returns mean and standard deviation of every channel, scaled to 0 to 1.
 
-        They are those of `ImageSet`, over at most 4,096 images evenly spaced in the set.
+        They are computed as in `ImageSet`, over at most 4,096 images evenly spaced in the set.
         """
         rows = np.linspace(0, len(self) - 1, min(len(self), _STATISTICS_IMAGES)).astype(np.int64)
         return _statistics(self.take(rows[i : i + 512]) for i in range(0, len(rows), 512))
 
 
-def _statistics(blocks: Iterable[np.ndarray]) -> Statistics:
-    """Mean and standard deviation of every channel over blocks of images, on the scale 0 to 1."""
-    counts = sum(  # [C, 256]
-        np.stack([np.bincount(c.ravel(), minlength=256) for c in np.moveaxis(block, -1, 0)])
-        for block in blocks
-    )
+def _statistics(blocks: Iterable[np.ndarray]) -> ChannelStatistics:
+    """Returns mean and standard deviation of every channel of blocks of images, scaled to 0 to 1.
+
+    Args:
+        blocks: uint8 `[K, H, W, C]`.
+    """
+    counts = np.zeros((1, 256), np.int64)  # becomes [C, 256]
+    for block in blocks:
+        channels = np.moveaxis(block, -1, 0)
+        counts = counts + np.stack([np.bincount(c.ravel(), minlength=256) for c in channels])
     levels = np.arange(256) / 255
-    means, deviations = [], []
+    means, stds = [], []
     for weights in counts / counts.sum(1, keepdims=True):
         means.append(float(weights @ levels))
-        deviations.append(float(np.sqrt(weights @ (levels - means[-1]) ** 2)))
-    return tuple(means), tuple(deviations)
+        stds.append(float(np.sqrt(weights @ (levels - means[-1]) ** 2)))
+    return tuple(means), tuple(stds)
 
 
 def pixels(data: bytes, name: str) -> np.ndarray:
-    """Decodes an image file as uint8 RGB `[H, W, 3]`; `name` is what errors call it."""
+    """Decodes an image file.
+
+    Args:
+        data: content of the file.
+        name: name of the image for errors.
+
+    Returns:
+        uint8 RGB `[H, W, 3]`.
+
+    Raises:
+        UsageError: if the image is damaged or has more than 8 bits per channel.
+    """
+    from PIL import Image
+
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.mode.startswith(("I", "F")):
@@ -210,75 +244,5 @@ def pixels(data: bytes, name: str) -> np.ndarray:
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except (UsageError, MemoryError):
         raise
-    except Exception as error:  # each of Pillow's decoders fails in its own ways
+    except Exception as error:  # each of Pillow's decoders raises its own kinds of errors
         raise UsageError(f"{name} is damaged or no image: restore the file.") from error
-
-
-class Source:
-    """A named place that images come from; `split` follows TFDS, as in `"train[:80%]"`."""
-
-    def open(self, split: str) -> StoredImages:
-        """One split, to be decoded as it is needed; raises `UsageError` if that cannot be done."""
-        raise UsageError(
-            f"{type(self).__name__} lies in memory as a whole: leave data.stream False."
-        )
-
-    def load(self, split: str) -> ImageSet:
-        """Reads one split; raises `UsageError` if there is nothing to read."""
-        return self.open(split).in_memory()
-
-
-class StoredSource(Source):
-    """Encoded images with labels, by split.
-
-    The images of every class, in their order, are spread evenly over a split: classes of one size
-    take turns. So every part of a split, such as `train[:10%]`, holds its share of each class.
-    """
-
-    def _splits(self) -> list[str]:
-        """Names of the splits."""
-        raise NotImplementedError
-
-    def _whole(self, split: str) -> StoredImages:
-        """A whole split, the images of each class in their order."""
-        raise NotImplementedError
-
-    def open(self, split: str) -> StoredImages:
-        """Finds the images of one split, and decodes none."""
-        name, _ = slices(split, dict.fromkeys(self._splits(), _ANY_SIZE))
-        whole = self._whole(name)
-        _, part = slices(split, {name: len(whole)})
-        when = (places_in_class(whole.labels) + 0.5) / np.bincount(whole.labels)[whole.labels]
-        turns = np.lexsort((whole.labels, when))[part]
-        if not len(turns):
-            raise UsageError(f"split {split!r} is empty: choose a part that holds images.")
-        return whole.keep(turns)
-
-
-def slices(split: str, sizes: dict[str, int]) -> tuple[str, slice]:
-    """Resolves a TFDS split such as `"train[10%:]"` against the sizes of the known splits."""
-    import tensorflow_datasets as tfds
-
-    known = {
-        name: tfds.core.SplitInfo(name=name, shard_lengths=[size], num_bytes=0)
-        for name, size in sizes.items()
-    }
-    try:
-        instruction, *more = tfds.core.ReadInstruction.from_spec(split).to_absolute(known)
-    except (ValueError, AssertionError, NotImplementedError) as error:
-        raise UsageError(
-            f"split {split!r} cannot be read: write one of {sorted(sizes)}, or a part of it such"
-            f" as '{next(iter(sizes))}[:80%]'."
-        ) from error
-    if more:
-        raise UsageError(f"split {split!r} joins several parts: name one contiguous part.")
-    return instruction.splitname, slice(instruction.from_, instruction.to)
-
-
-def places_in_class(labels: np.ndarray) -> np.ndarray:
-    """How many images of its own class stand before each image, `[N]`."""
-    order = np.argsort(labels, kind="stable")
-    sorted_labels = labels[order]
-    places = np.empty(len(labels), np.int64)
-    places[order] = np.arange(len(labels)) - np.searchsorted(sorted_labels, sorted_labels)
-    return places

@@ -1,10 +1,10 @@
-import builtins
+import sys
 
 import numpy as np
 import pytest
 
+from kd_jax.core.errors import UsageError
 from kd_jax.data.alignment import align, read_landmarks, similarity, template
-from kd_jax.errors import UsageError
 
 
 def rotation(angle):
@@ -26,7 +26,7 @@ def test_a_known_similarity_is_found(angle, scale, shift):
     )
 
 
-def test_no_other_similarity_is_nearer():
+def test_no_other_similarity_has_a_smaller_error():
     rng = np.random.default_rng(0)
     points, targets = template((112, 112)) + rng.normal(0, 5, (2, 5, 2))
     best = similarity(points, targets)
@@ -38,14 +38,14 @@ def test_no_other_similarity_is_nearer():
         assert np.square(apply(other, points) - targets).sum() > error
 
 
-def test_mirrored_points_are_never_mirrored_back():
+def test_the_result_is_never_a_reflection():
     points = template((112, 96))
     mirrored = points * [-1, 1]
     matrix = similarity(mirrored, points)[:, :2]
     scale = np.sqrt(np.linalg.det(matrix))
     assert scale > 0
     np.testing.assert_allclose(matrix @ matrix.T, scale**2 * np.eye(2), atol=1e-12)
-    line = np.linspace([3.0, 4.0], [9.0, 12.0], 5)  # here a reflection would be as near
+    line = np.linspace([3.0, 4.0], [9.0, 12.0], 5)  # here a reflection would have the same error
     assert np.linalg.det(similarity(line, line * [1, -1])[:, :2]) > 0
 
 
@@ -64,12 +64,12 @@ def test_templates_are_those_of_sphereface_and_insightface():
 
 
 def pose(angle=0.2, scale=1.4, shift=(60, 30)):
-    """Where the template lies in a larger image."""
+    """The template, rotated, scaled and shifted in a larger image."""
     return apply(np.column_stack([scale * rotation(angle), shift]), template((112, 96)))
 
 
 @pytest.mark.parametrize("size", [(112, 96), (112, 112)])
-def test_landmarks_come_to_lie_on_the_template(size):
+def test_landmarks_move_to_the_template(size):
     points = pose()
     for point, target in zip(points, template(size), strict=True):
         y, x = np.mgrid[:256, :256]
@@ -78,11 +78,11 @@ def test_landmarks_come_to_lie_on_the_template(size):
         assert face.shape == (*size, 3)
         weights = face[..., 0].astype(float)
         y, x = np.mgrid[: size[0], : size[1]]
-        middle = np.array([(weights * x).sum(), (weights * y).sum()]) / weights.sum()
-        np.testing.assert_allclose(middle, target, atol=0.05)
+        center = np.array([(weights * x).sum(), (weights * y).sum()]) / weights.sum()
+        np.testing.assert_allclose(center, target, atol=0.05)
 
 
-def test_sphereface_is_the_middle_of_insightface():
+def test_sphereface_is_the_center_of_insightface():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (250, 250, 3), dtype=np.uint8)
     for _ in range(5):
@@ -92,7 +92,7 @@ def test_sphereface_is_the_middle_of_insightface():
         assert np.abs(wide[:, 8:104] - narrow).max() <= 1
 
 
-def test_what_lies_outside_is_black():
+def test_pixels_outside_of_the_image_are_black():
     image = np.full((100, 100, 3), 255, np.uint8)
     face = align(image, template((112, 96)) - [20, 0], (112, 96))  # the face begins left of it
     assert not face[:, :19].any()
@@ -100,21 +100,14 @@ def test_what_lies_outside_is_black():
     assert not face[101:].any()
 
 
-def test_whole_shifts_keep_the_pixels():
+def test_shifts_by_whole_pixels_keep_the_pixels():
     image = np.random.default_rng(0).integers(0, 256, (130, 130, 3), dtype=np.uint8)
     face = align(image, template((112, 96)) + np.array([9, 5]), (112, 96))
     np.testing.assert_array_equal(face, image[5:117, 9:105])
 
 
-def test_without_opencv_the_remedy_is_named(monkeypatch):
-    found = builtins.__import__
-
-    def no_opencv(name, *arguments):
-        if name == "cv2":
-            raise ImportError(name)
-        return found(name, *arguments)
-
-    monkeypatch.setattr(builtins, "__import__", no_opencv)
+def test_without_opencv_the_error_names_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(UsageError, match=r"aligning faces needs OpenCV: run `pip install"):
         align(np.zeros((9, 9, 3), np.uint8), template((112, 96)), (112, 96))
 
@@ -134,9 +127,9 @@ NUMBERS = "1,2,3,4.5,5,6,7,8,-9,1e1"
 def test_files_of_landmarks(tmp_path, text):
     path = tmp_path / "landmarks.csv"
     path.write_text(text, encoding="utf-8")
-    found = read_landmarks(str(path))
-    assert list(found) == ["a/b c.jpg", "d.png"]
-    for points in found.values():
+    landmarks = read_landmarks(str(path))
+    assert list(landmarks) == ["a/b c.jpg", "d.png"]
+    for points in landmarks.values():
         np.testing.assert_array_equal(points, [[1, 2], [3, 4.5], [5, 6], [7, 8], [-9, 10]])
 
 
@@ -151,11 +144,11 @@ def test_files_of_landmarks(tmp_path, text):
         ("a.jpg,1,2,3,4,five,6,7,8,9,10\n", "has a line for 'a.jpg' without ten numbers"),
         (f"a.jpg,{NUMBERS}\nb.jpg,x1\n", "has a line for 'b.jpg' without ten numbers"),
         (f"a.jpg,{NUMBERS}\na.jpg,{NUMBERS}\n", r"names a\.jpg twice"),
-        ("a.jpg,nan,2,3,4,5,6,7,8,9,10\n", "gives 'a.jpg' landmarks that are no numbers or"),
-        ("a.jpg,1,2,1,2,1,2,1,2,1,2\n", "gives 'a.jpg' landmarks that are no numbers or all the"),
+        ("a.jpg,nan,2,3,4,5,6,7,8,9,10\n", "gives 'a.jpg' landmarks that are not numbers or"),
+        ("a.jpg,1,2,1,2,1,2,1,2,1,2\n", "gives 'a.jpg' landmarks that are not numbers or all"),
     ],
 )
-def test_landmarks_that_cannot_be_used_are_named(tmp_path, text, says):
+def test_wrong_landmarks_are_named(tmp_path, text, says):
     path = tmp_path / "landmarks.csv"
     if text is not None:
         path.write_text(text)

@@ -1,17 +1,32 @@
 import dataclasses
 import pickle
-import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from kd_jax.data import ImageSet, StoredImages, class_fraction
-from kd_jax.data.folders import FileImages, Folder
-from kd_jax.data.sources import Digits
-from kd_jax.errors import UsageError
+from kd_jax.core.errors import UsageError
+from kd_jax.data import ImageSet, StoredImages
+from kd_jax.data.image_files import FileImages
+from kd_jax.data.sources.folder import Folder
 
 SHAPE = (6, 4, 3)
+
+
+def test_statistics_are_means_and_standard_deviations_of_the_pixels(x64):
+    images = np.random.default_rng(0).integers(0, 256, (20, 5, 7, 3), dtype=np.uint8)
+    mean, std = ImageSet(images, np.zeros(20, np.int32), 1).channel_statistics()
+    np.testing.assert_allclose(mean, images.mean((0, 1, 2)) / 255, rtol=1e-12)
+    np.testing.assert_allclose(std, images.std((0, 1, 2)) / 255, rtol=1e-12)
+
+
+def test_fingerprint_depends_on_every_pixel_and_label():
+    one = ImageSet(np.zeros((4, 2, 2, 1), np.uint8), np.zeros(4, np.int32), 2)
+    pixel = ImageSet(one.images.copy(), one.labels, 2)
+    pixel.images[3, 1, 1, 0] = 1
+    label = ImageSet(one.images, np.array([0, 0, 0, 1], np.int32), 2)
+    assert len({s.fingerprint() for s in (one, pixel, label)}) == 3
+    assert ImageSet(one.images.copy(), one.labels.copy(), 2).fingerprint() == one.fingerprint()
 
 
 def save(path, pixels):
@@ -64,18 +79,18 @@ def test_parts_are_opened_too(folder, pixels):
 
 
 def test_other_processes_read_the_same(stored, pixels):
-    stored.read(3)  # what it keeps goes along
+    stored.read(3)  # its cached shape is pickled too
     copy = pickle.loads(pickle.dumps(stored))
     np.testing.assert_array_equal(copy.read(4), pixels[4])
     assert copy.fingerprint() == stored.fingerprint()
 
 
-def test_fingerprint_sees_names_lengths_and_labels_but_not_the_place(tmp_path, pixels):
-    def fingerprint(place, name="0.png", image=pixels[0], **changes):
-        save(tmp_path / place / name, image)
+def test_stored_fingerprint_depends_on_names_lengths_and_labels_only(tmp_path, pixels):
+    def fingerprint(folder, name="0.png", image=pixels[0], **changes):
+        save(tmp_path / folder / name, image)
         values = {"labels": np.zeros(1, np.int32), "num_classes": 2} | changes
         keys = np.array([name], object)
-        return FileImages(keys=keys, root=str(tmp_path / place), **values).fingerprint()
+        return FileImages(keys=keys, root=str(tmp_path / folder), **values).fingerprint()
 
     assert fingerprint("a") == fingerprint("b")
     others = [
@@ -92,11 +107,11 @@ def test_fingerprint_sees_names_lengths_and_labels_but_not_the_place(tmp_path, p
         FileImages(keys=keys, root=str(tmp_path / "a"), **values).fingerprint()
 
 
-def test_statistics_are_those_of_the_set_in_memory(stored):
+def test_statistics_of_a_small_stored_set_are_those_in_memory(stored):
     assert stored.channel_statistics() == stored.in_memory().channel_statistics()
 
 
-def test_statistics_of_a_large_set_are_those_of_images_over_all_of_it(tmp_path):
+def test_statistics_of_a_large_stored_set_are_those_of_an_even_sample(tmp_path):
     for level in (0, 255):
         save(tmp_path / f"{level}.png", np.full((1, 1, 3), level, np.uint8))
     keys = np.array(["0.png"] * 10_000 + ["255.png"] * 10_000, object)
@@ -115,7 +130,7 @@ def test_statistics_of_a_large_set_are_those_of_images_over_all_of_it(tmp_path):
     assert 4096 <= len(reads) <= 4100
 
 
-def test_the_middle_is_cut_out(stored, pixels):
+def test_the_center_is_cut_out(stored, pixels):
     cut = dataclasses.replace(stored, size=(4, 3))
     assert cut.image_shape == (4, 3, 3)
     np.testing.assert_array_equal(cut.read(2), pixels[2, 1:5, 0:3])
@@ -135,17 +150,3 @@ def test_one_image_of_another_size_is_named(tmp_path, folder, pixels):
     for read in (lambda: images.read(1), images.in_memory, lambda: images.take([1])):
         with pytest.raises(UsageError, match=says):
             read()
-
-
-def test_shares_of_every_class_are_the_same_stored_and_in_memory(stored):
-    part = class_fraction(stored, 0.5, 3)
-    memory = class_fraction(stored.in_memory(), 0.5, 3)
-    assert isinstance(part, StoredImages)
-    assert isinstance(memory, ImageSet)
-    assert part.in_memory().fingerprint() == memory.fingerprint()
-    assert np.bincount(part.labels).tolist() == [2, 2, 2]
-
-
-def test_what_lies_in_memory_cannot_be_opened():
-    with pytest.raises(UsageError, match=re.escape("Digits lies in memory as a whole: leave")):
-        Digits().open("train")

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from kd_jax.data import BatchOrder, ImageSet, Resident, Streamed, batch_of
+from kd_jax.core.devices import data_mesh
+from kd_jax.data import BatchOrder, ImageSet, ResidentLoader, StreamedLoader, batch_of
 from kd_jax.data.images import StoredImages
-from kd_jax.devices import data_mesh
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 4, 5, 3), dtype=np.uint8)
 LABELS = (np.arange(23) % 7).astype(np.int32)
@@ -25,53 +25,53 @@ STORED = Stored(keys=np.arange(23), labels=LABELS, num_classes=7)
 
 
 def resident(devices=1):
-    return Resident(ImageSet(IMAGES, LABELS, 7), data_mesh(devices))
+    return ResidentLoader(ImageSet(IMAGES, LABELS, 7), data_mesh(devices))
 
 
 @pytest.fixture
 def streamed():
-    feed = Streamed(STORED, data_mesh(1))
-    yield feed
-    feed.close()
+    loader = StreamedLoader(STORED, data_mesh(1))
+    yield loader
+    loader.close()
 
 
-def batches(feed, rows):
-    """What a compiled step makes of the rows of some steps."""
+def batches(loader, rows):
+    """The batches that compiled steps make of rows."""
     return [
-        {name: np.asarray(array) for name, array in batch_of(feed.images, one).items()}
+        {name: np.asarray(array) for name, array in batch_of(loader.images, one).items()}
         for one in (
             {name: array[i] for name, array in rows.items()} for i in range(len(rows["index"]))
         )
     ]
 
 
-def assert_same(found, expected):
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
+def assert_same(batches, expected):
+    assert len(batches) == len(expected)
+    for one, other in zip(batches, expected, strict=True):
         assert one.keys() == other.keys()
         jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-@pytest.mark.parametrize("start", [0, 1, 5])
-def test_both_bring_the_images_of_the_order(streamed, start):
-    feed = resident()
+@pytest.mark.parametrize("start", [0, 5])
+def test_both_loaders_bring_the_images_of_the_order(streamed, start):
+    loader = resident()
     expected = [
         {"index": ORDER(i), "image": IMAGES[ORDER(i)], "label": LABELS[ORDER(i)]}
         for i in range(start, start + 3)
     ]
-    assert_same(batches(feed, feed.steps(ORDER, start, 3)), expected)
+    assert_same(batches(loader, loader.steps(ORDER, start, 3)), expected)
     assert_same(batches(streamed, streamed.steps(ORDER, start, 3)), expected)
 
 
-def test_a_stream_goes_on_and_begins_anywhere_anew(streamed):
+def test_a_stream_continues_and_restarts_anywhere(streamed):
     steps = [
         streamed.steps(ORDER, start, count) for start, count in ((0, 1), (1, 2), (0, 1), (4, 1))
     ]
-    feed = resident()
-    expected = [feed.steps(ORDER, *part)["index"] for part in ((0, 1), (1, 2), (0, 1), (4, 1))]
-    for found, index in zip(steps, expected, strict=True):
-        np.testing.assert_array_equal(found["index"], index)
-        np.testing.assert_array_equal(found["image"], IMAGES[index])
+    loader = resident()
+    expected = [loader.steps(ORDER, *part)["index"] for part in ((0, 1), (1, 2), (0, 1), (4, 1))]
+    for rows, index in zip(steps, expected, strict=True):
+        np.testing.assert_array_equal(rows["index"], index)
+        np.testing.assert_array_equal(rows["image"], IMAGES[index])
 
 
 def test_another_order_is_another_stream(streamed):
@@ -81,10 +81,10 @@ def test_another_order_is_another_stream(streamed):
 
 
 def test_one_pass_has_every_image_once(streamed):
-    for feed in (resident(), streamed):
+    for loader in (resident(), streamed):
         seen = []
-        for rows in feed.batches(10):
-            batch = batch_of(feed.images, rows)
+        for rows in loader.batches(10):
+            batch = batch_of(loader.images, rows)
             np.testing.assert_array_equal(batch["image"], IMAGES[rows["index"]])
             np.testing.assert_array_equal(batch["label"], LABELS[rows["index"]])
             seen += rows["index"][rows["where"]].tolist()
@@ -92,16 +92,16 @@ def test_one_pass_has_every_image_once(streamed):
     assert len(streamed) == len(resident()) == 23
 
 
-def test_a_call_holds_no_more_steps_than_memory_allows(monkeypatch, streamed):
-    assert resident().most_steps(ORDER) > 1_000_000
-    monkeypatch.setattr("kd_jax.data.feeds._READ_AHEAD", 5 * 8 * 60)
-    assert streamed.most_steps(ORDER) == 5
-    monkeypatch.setattr("kd_jax.data.feeds._READ_AHEAD", 1)
-    assert streamed.most_steps(ORDER) == 1
+def test_the_memory_limits_the_steps_per_call(monkeypatch, streamed):
+    assert resident().max_steps(ORDER) > 1_000_000
+    monkeypatch.setattr("kd_jax.data.loaders._READ_AHEAD", 5 * 8 * 60)
+    assert streamed.max_steps(ORDER) == 5
+    monkeypatch.setattr("kd_jax.data.loaders._READ_AHEAD", 1)
+    assert streamed.max_steps(ORDER) == 1
     np.testing.assert_array_equal(streamed.steps(ORDER, 0, 1)["index"][0], ORDER(0))
 
 
-def test_a_damaged_image_is_an_error_where_it_is_used():
+def test_a_damaged_image_is_an_error_when_it_is_used():
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Damaged(Stored):
         def _pixels(self, index):
@@ -109,12 +109,12 @@ def test_a_damaged_image_is_an_error_where_it_is_used():
                 raise OSError("image 11 is damaged")
             return super()._pixels(index)
 
-    feed = Streamed(Damaged(keys=np.arange(23), labels=LABELS, num_classes=7), data_mesh(1))
+    loader = StreamedLoader(Damaged(keys=np.arange(23), labels=LABELS, num_classes=7), data_mesh(1))
     with pytest.raises(OSError, match="image 11 is damaged"):
-        for _ in feed.batches(8):
+        for _ in loader.batches(8):
             pass
     bad = next(i for i in range(20) if 11 in ORDER(i))
-    for _ in range(2):  # a second try does not go on with the batch after
+    for _ in range(2):  # a second try does not continue with the next batch
         with pytest.raises(OSError, match="image 11 is damaged"):
-            feed.steps(ORDER, bad, 1)
-    feed.close()
+            loader.steps(ORDER, bad, 1)
+    loader.close()

@@ -1,4 +1,4 @@
-"""How images come to the devices: all at once, or batch by batch while others are computed."""
+"""Loaders: bring images to the devices, all at once, or batch by batch during the computation."""
 
 import os
 import sys
@@ -6,32 +6,32 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from kd_jax.core.devices import place, replicated, split
 from kd_jax.data.images import ImageSet, StoredImages
 from kd_jax.data.order import BatchOrder, sequential_batches
-from kd_jax.devices import place, replicated, split
 
 Rows = dict[str, np.ndarray]
-"""What a compiled step is given of its batch, on the host: `index` int32, the images' places in the
-set, and whatever of `image`, `label` and `where` does not lie on the devices already."""
+"""Input of a compiled step, on the host: `index` int32, the rows of the images in the set, and
+those of `image`, `label` and `where` (bool, False for rows that fill up) that are not on the
+devices already."""
 
 _READ_AHEAD = 256 * 2**20
-"""Bytes of images that one call may hold, and that are decoded before they are needed."""
+"""Bytes of images in one call of `steps`, and bytes of images decoded ahead."""
 _BATCHES = 8
-"""Batches that are decoded ahead, if they are small."""
+"""Maximum number of batches decoded ahead."""
 _BLOCK = 8
-"""Images that a thread decodes at a time."""
+"""Number of images that a thread decodes at a time."""
 
 
-class Feed:
-    """A set of images and how it comes to the devices.
+class Loader:
+    """A set of images, brought to the devices.
 
     Attributes:
-        images: what lies on the devices for good: `image` uint8 `[N, H, W, C]` and `label` int32
+        images: arrays that stay on the devices: `image` uint8 `[N, H, W, C]` and `label` int32
             `[N]`, or nothing.
     """
 
@@ -41,24 +41,27 @@ class Feed:
         """Number of images."""
         raise NotImplementedError
 
-    def most_steps(self, order: BatchOrder) -> int:
-        """How many steps one call may be given."""
+    def max_steps(self, order: BatchOrder) -> int:
+        """Returns the maximum number of steps in one call of `steps`."""
         raise NotImplementedError
 
     def steps(self, order: BatchOrder, step: int, count: int) -> Rows:
-        """The batches of the `count` steps from `step` on, `[count, N, ...]`."""
+        """Returns the batches of `count` steps from `step` on, `[count, N, ...]`."""
         raise NotImplementedError
 
     def batches(self, batch_size: int) -> Iterator[Rows]:
-        """Every image once, in order, `[N, ...]`; `where` is False for rows that fill up."""
+        """Yields every image once, in order, as batches `[N, ...]`.
+
+        The mask `where` is False for the rows that fill up the last batch.
+        """
         raise NotImplementedError
 
     def close(self) -> None:
-        """Ends whatever goes on in the background; the feed may be used again."""
+        """Stops the work in the background. The loader can be used again."""
 
 
-class Resident(Feed):
-    """A set that lies on the devices as a whole."""
+class ResidentLoader(Loader):
+    """A set that is on the devices as a whole."""
 
     def __init__(self, images: ImageSet, mesh: Mesh):
         """Puts a copy on every device."""
@@ -69,25 +72,25 @@ class Resident(Feed):
         """Number of images."""
         return len(self.images["label"])
 
-    def most_steps(self, order: BatchOrder) -> int:
-        """Any number: a step costs its indices only."""
+    def max_steps(self, order: BatchOrder) -> int:
+        """Returns a number without practical limit: a step needs only its indices."""
         return sys.maxsize
 
     def steps(self, order: BatchOrder, step: int, count: int) -> Rows:
-        """Indices only."""
+        """Returns `index` only."""
         return {"index": np.stack([order(i) for i in range(step, step + count)])}
 
     def batches(self, batch_size: int) -> Iterator[Rows]:
-        """Indices and mask only."""
+        """Yields `index` and `where` only."""
         for index, where in sequential_batches(len(self), batch_size):
             yield {"index": index, "where": where}
 
 
-class Streamed(Feed):
-    """A set that is too large for the devices: batches are decoded by threads that read ahead.
+class StreamedLoader(Loader):
+    """A set that is too large for the devices: threads decode the next batches in advance.
 
-    Each process decodes the images of its own devices only. The order is the same as of a set that
-    lies on the devices.
+    Each process decodes only the images of its own devices. The order is the same as that of
+    `ResidentLoader`.
     """
 
     def __init__(self, images: StoredImages, mesh: Mesh):
@@ -95,32 +98,34 @@ class Streamed(Feed):
         self.images = {}
         self._stored, self._mesh = images, mesh
         self._bytes = int(np.prod(images.image_shape))
-        self._order, self._next, self._iterator = None, 0, None
+        self._order: BatchOrder | None = None
+        self._next = 0
+        self._iterator: Any = None
         self._pool = ThreadPoolExecutor(os.cpu_count())
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self._stored)
 
-    def most_steps(self, order: BatchOrder) -> int:
-        """As many as do not hold too many images."""
+    def max_steps(self, order: BatchOrder) -> int:
+        """Returns the number of steps whose images fit into the memory for one call."""
         return max(1, _READ_AHEAD // (order.batch_size * self._bytes))
 
     def steps(self, order: BatchOrder, step: int, count: int) -> Rows:
-        """Indices, images and labels; reading goes on with the steps that come next."""
+        """Returns `index`, `image` and `label`; threads continue with the steps that follow."""
         if (order, step) != (self._order, self._next) or self._iterator is None:
             self.close()
             self._iterator = self._read(lambda i: {"index": order(i)}, order.batch_size, step)
         try:
             batches = [next(self._iterator) for _ in range(count)]
         except BaseException:
-            self.close()  # else a second try would get the batch after
+            self.close()  # otherwise a second try would return the next batch
             raise
         self._order, self._next = order, step + count
         return {name: _stack([batch[name] for batch in batches]) for name in batches[0]}
 
     def batches(self, batch_size: int) -> Iterator[Rows]:
-        """Indices, mask, images and labels."""
+        """Yields `index`, `where`, `image` and `label`."""
         every = list(sequential_batches(len(self), batch_size))
 
         def rows(i: int) -> Rows:
@@ -134,7 +139,7 @@ class Streamed(Feed):
             iterator.close()
 
     def close(self) -> None:
-        """Ends reading ahead."""
+        """Stops decoding in advance."""
         if self._iterator is not None:
             self._iterator.close()
             self._iterator = None
@@ -142,25 +147,27 @@ class Streamed(Feed):
     def _read(
         self, rows: Callable[[int], Rows], batch_size: int, start: int, stop: int = 2**31 - 1
     ) -> Any:
-        """An iterator over the batches from `start` on, decoded ahead by threads."""
-        devices = split(self._mesh).addressable_devices_indices_map((batch_size,))
+        """Returns an iterator over the batches from `start` on, which threads decode in advance."""
+        import grain
+
         here = np.zeros(batch_size, bool)
-        for (part,) in devices.values():
-            here[part] = True
+        for part in split(self._mesh).addressable_devices_indices_map((batch_size,)).values():
+            if part is not None:
+                here[part] = True
         source = _Batches(self._stored, self._pool, rows, np.flatnonzero(here), stop)
         ahead = min(_BATCHES, max(2, _READ_AHEAD // (int(here.sum()) * self._bytes)))
-        # These threads put batches together; those that decode are the pool's, one a core.
+        # These threads assemble batches. The threads of the pool, one per core, decode images.
         options = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
         return iter(grain.MapDataset.source(source)[start:].to_iter_dataset(options))
 
 
 def _stack(arrays: list[np.ndarray]) -> np.ndarray:
-    """`np.stack`, which would copy the one array of a single step."""
+    """Stacks arrays like `np.stack`, but does not copy the single array of one step."""
     return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
 
 
 class _Batches:
-    """Batches by number, as grain wants to read them."""
+    """Batches by number, in the form that grain reads."""
 
     def __init__(
         self,
@@ -170,7 +177,15 @@ class _Batches:
         here: np.ndarray,
         stop: int,
     ):
-        """See `Streamed._read`; `here` are the places whose images this process needs."""
+        """Takes the arguments of `StreamedLoader._read`.
+
+        Args:
+            images: the images to decode.
+            pool: threads that decode them.
+            rows: returns `index`, and more, of the batch of a number.
+            here: positions in the batch whose images this process needs, int `[K]`.
+            stop: number of batches.
+        """
         self._images, self._pool, self._rows = images, pool, rows
         self._here, self._stop = here, stop
 
@@ -180,7 +195,7 @@ class _Batches:
     def __getitem__(self, i: int) -> Rows:
         rows = self._rows(i)
         index = rows["index"]
-        # Other processes' rows are never looked at, so their memory is never touched either.
+        # The rows of other processes are never read, so their memory is not written either.
         image = np.empty((len(index), *self._images.image_shape), np.uint8)
 
         def decode(start: int) -> None:
@@ -195,6 +210,14 @@ class _Batches:
 def batch_of(
     images: Mapping[str, jax.Array], rows: Mapping[str, jax.Array]
 ) -> dict[str, jax.Array]:
-    """A batch, inside a compiled step: what the rows hold, and the rest from the resident set."""
+    """Makes a batch inside a compiled step.
+
+    Args:
+        images: the arrays that stay on the devices, `Loader.images`.
+        rows: one batch of `Loader.steps` or `Loader.batches`.
+
+    Returns:
+        The arrays in `rows`, and those rows of `images` that `rows["index"]` names.
+    """
     resident = {name: array[rows["index"]] for name, array in images.items()}
     return {**resident, **rows}

@@ -3,31 +3,33 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax.data import (
+from kd_jax.core.errors import UsageError
+from kd_jax.data.preprocessing import (
     Augmentation,
     Degradation,
-    Normalisation,
+    Normalization,
     View,
     Views,
+    check_aspect,
+    mixup,
     resize,
     view_size,
 )
-from kd_jax.errors import UsageError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 12, 12, 3), dtype=np.uint8)
-MEAN, DEVIATION = (0.5, 0.4, 0.3), (0.25, 0.2, 0.1)
+MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.1)
 ROWS = jnp.arange(8)
 
 
 def views(**options):
-    normalisation = Normalisation(MEAN, DEVIATION)
+    normalization = Normalization(MEAN, STD)
     sizes = {"teacher": (12, 12), "student": (6, 6)}
-    return Views({role: View(size, normalisation) for role, size in sizes.items()}, **options)
+    return Views({role: View(size, normalization) for role, size in sizes.items()}, **options)
 
 
-def test_views_are_normalised_per_channel():
+def test_views_are_normalized_per_channel():
     seen = views().evaluation(IMAGES)["teacher"]
-    expected = (IMAGES / 255 - np.array(MEAN)) / np.array(DEVIATION)
+    expected = (IMAGES / 255 - np.array(MEAN)) / np.array(STD)
     assert seen.dtype == jnp.float32
     np.testing.assert_allclose(seen, expected, atol=2e-6)
 
@@ -36,16 +38,16 @@ def test_every_role_sees_the_same_augmented_images():
     options = {"augmentation": Augmentation(crop_padding=2, flip=True)}
     seen = views(**options).training(jax.random.key(1), IMAGES, ROWS)
     teacher, student = (
-        255 * (np.asarray(seen[role]) * np.float32(DEVIATION) + np.float32(MEAN))
+        255 * (np.asarray(seen[role]) * np.float32(STD) + np.float32(MEAN))
         for role in ("teacher", "student")
     )
     np.testing.assert_allclose(student, resize(jnp.round(teacher), (6, 6)), atol=1e-3)
     assert not np.allclose(seen["teacher"], views().evaluation(IMAGES)["teacher"])
 
 
-def test_every_role_may_see_an_augmented_copy_of_its_own():
+def test_every_role_can_have_its_own_augmentation():
     options = {"augmentation": Augmentation(crop_padding=2, flip=True), "own_augmentation": True}
-    both = Views({role: View((12, 12), Normalisation(MEAN, DEVIATION)) for role in "ab"}, **options)
+    both = Views({role: View((12, 12), Normalization(MEAN, STD)) for role in "ab"}, **options)
     seen = both.training(jax.random.key(1), IMAGES, ROWS)
     assert not np.allclose(seen["a"], seen["b"])
     half = both.training(jax.random.key(1), IMAGES[4:], ROWS[4:])
@@ -55,22 +57,22 @@ def test_every_role_may_see_an_augmented_copy_of_its_own():
 
 
 def degraded(**options):
-    plain, normalisation = (12, 12), Normalisation(MEAN, DEVIATION)
-    blurred = View(plain, normalisation, Degradation(sizes=(3, 5), share=1.0))
-    roles = {"teacher": View(plain, normalisation), "student": blurred, "other": blurred}
+    plain, normalization = (12, 12), Normalization(MEAN, STD)
+    blurred = View(plain, normalization, Degradation(sizes=(3, 5), probability=1.0))
+    roles = {"teacher": View(plain, normalization), "student": blurred, "other": blurred}
     return Views(roles, **options)
 
 
-def test_only_the_roles_that_ask_for_it_see_degraded_images_and_only_in_training():
+def test_only_roles_with_a_degradation_have_degraded_images_and_only_in_training():
     both = degraded()
     seen = both.training(jax.random.key(1), IMAGES, ROWS)
     np.testing.assert_array_equal(seen["teacher"], both.evaluation(IMAGES)["teacher"])
     assert not np.allclose(seen["student"], seen["teacher"])
-    np.testing.assert_array_equal(seen["student"], seen["other"])  # KD's two networks see the same
+    np.testing.assert_array_equal(seen["student"], seen["other"])
     np.testing.assert_array_equal(both.evaluation(IMAGES)["student"], seen["teacher"])
 
 
-def test_degradation_depends_on_step_and_row_only():
+def test_degradation_depends_only_on_step_and_row():
     one = degraded().training(jax.random.key(1), IMAGES, ROWS)["student"]
     half = degraded().training(jax.random.key(1), IMAGES[4:], ROWS[4:])["student"]
     np.testing.assert_array_equal(one[4:], half)
@@ -78,16 +80,16 @@ def test_degradation_depends_on_step_and_row_only():
     assert not np.allclose(own["student"], own["other"])
 
 
-def test_each_network_keeps_the_normalisation_it_knows():
-    other = Normalisation((0.0,) * 3, (1.0,) * 3)
-    ours = Normalisation(MEAN, DEVIATION)
+def test_each_role_has_its_own_normalization():
+    other = Normalization((0.0,) * 3, (1.0,) * 3)
+    ours = Normalization(MEAN, STD)
     both = Views({"teacher": View((12, 12), other), "student": View((12, 12), ours)})
     seen = both.evaluation(IMAGES)
     np.testing.assert_allclose(seen["teacher"], IMAGES / 255, atol=1e-6)
     np.testing.assert_array_equal(seen["student"], views().evaluation(IMAGES)["teacher"])
 
 
-def test_augmentation_depends_on_step_and_row_only():
+def test_augmentation_depends_only_on_step_and_row():
     augmented = views(augmentation=Augmentation(crop_padding=2, flip=True))
     one = augmented.training(jax.random.key(1), IMAGES, ROWS)["student"]
     half = augmented.training(jax.random.key(1), IMAGES[4:], ROWS[4:])["student"]
@@ -96,8 +98,23 @@ def test_augmentation_depends_on_step_and_row_only():
     assert not np.allclose(one, other)
 
 
+def test_mixed_images_are_not_rounded():
+    images, labels = mixup(jax.random.key(2), IMAGES.astype(np.float32), ROWS, alpha=1.0)
+    plain = views().evaluation(IMAGES)["teacher"]
+    seen = views().training(jax.random.key(1), images, ROWS)["teacher"]
+    expected = labels.weight * plain + (1 - labels.weight) * plain[labels.labels]
+    np.testing.assert_allclose(seen, expected, atol=1e-5)
+
+
+def test_float_images_are_augmented_and_degraded_like_uint8_images():
+    both = degraded(augmentation=Augmentation(crop_padding=2, flip=True))
+    expected = both.training(jax.random.key(1), IMAGES, ROWS)
+    seen = both.training(jax.random.key(1), IMAGES.astype(np.float32), ROWS)
+    jax.tree.map(np.testing.assert_array_equal, seen, expected)
+
+
 def test_a_channel_without_contrast_stays_finite():
-    flat = Views({"student": View((4, 4), Normalisation((0.5,), (0.0,)))})
+    flat = Views({"student": View((4, 4), Normalization((0.5,), (0.0,)))})
     seen = flat.evaluation(np.full((2, 4, 4, 1), 128, np.uint8))["student"]
     assert np.isfinite(seen).all()
 
@@ -108,6 +125,12 @@ def test_a_channel_without_contrast_stays_finite():
 )
 def test_view_size_keeps_the_aspect_ratio(resolution, image_size, expected):
     assert view_size(resolution, image_size, "key") == expected
+
+
+def test_images_of_another_aspect_ratio_are_refused():
+    check_aspect((56, 48), (112, 96), "choose others")
+    with pytest.raises(UsageError, match=r"Images of 112x112 .* 56x48: choose others\."):
+        check_aspect((56, 48), (112, 112), "choose others")
 
 
 @pytest.mark.parametrize("resolution", [0, -4, 33])

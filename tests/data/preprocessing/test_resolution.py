@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from kd_jax.data import FILTERS, check_filter, resampling_matrix, resize
-from kd_jax.errors import UsageError
+from kd_jax.core.errors import UsageError
+from kd_jax.data.preprocessing import FILTERS, check_filter, resampling_matrix, resize
 
 PHOTOS = np.stack(
     [
@@ -25,7 +25,7 @@ PILLOW = ("bicubic", "bilinear", "box", "lanczos")
 
 
 @pytest.mark.parametrize("filter", PILLOW)
-@pytest.mark.parametrize("size", [(16, 20), (8, 8), (5, 7), (31, 40), (32, 10)])
+@pytest.mark.parametrize("size", [(16, 20), (5, 7), (31, 40), (32, 10)])
 def test_as_pillow_on_photographs(filter, size):
     theirs = np.stack(
         [
@@ -50,30 +50,34 @@ def test_as_opencv_on_photographs(filter, size):
     assert difference.mean() < 0.3
 
 
-def test_without_opencv_the_filter_says_what_to_install(monkeypatch):
+def test_without_opencv_the_error_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     resampling_matrix.cache_clear()
     with pytest.raises(UsageError, match="pip install opencv-python-headless"):
         resampling_matrix(9, 4, "cv2_area")
 
 
-def test_an_unknown_filter_lists_the_known():
-    with pytest.raises(ValueError, match="bicubic, bilinear, box, lanczos, cv2_area"):
-        check_filter("cubic")
+def test_an_unknown_filter_is_named_with_its_key():
+    says = r"data.filter = 'cubic' is unknown: choose one of bicubic, cv2_cubic, bilinear, box,"
+    with pytest.raises(UsageError, match=says):
+        check_filter("cubic", "data.filter")
+    for use in (resampling_matrix, lambda *_: resize(jnp.zeros((1, 4, 4, 1)), (2, 2), "cubic")):
+        with pytest.raises(UsageError, match="filter = 'cubic' is unknown"):
+            use(4, 2, "cubic")
 
 
-@pytest.mark.parametrize("filter", FILTERS)
-def test_rows_of_the_matrix_sum_to_one(filter):
-    matrix = resampling_matrix(32, 12, filter)
-    assert matrix.shape == (12, 32)
-    np.testing.assert_allclose(matrix.sum(1), 1, rtol=1e-3)
+def test_rows_of_the_matrices_sum_to_one():
+    for filter in FILTERS:
+        matrix = resampling_matrix(32, 12, filter)
+        assert matrix.shape == (12, 32)
+        np.testing.assert_allclose(matrix.sum(1), 1, rtol=1e-3)
 
 
-def test_same_size_is_bit_exact_and_constants_stay():
+def test_the_same_size_and_constant_images_stay_exactly_the_same():
     images = jnp.asarray(PHOTOS, jnp.float32)
     np.testing.assert_array_equal(resize(images, (32, 40)), images)
-    grey = jnp.full((1, 32, 32, 1), 77.0)
-    np.testing.assert_array_equal(resize(grey, (9, 13)), np.full((1, 9, 13, 1), 77.0))
+    gray = jnp.full((1, 32, 32, 1), 77.0)
+    np.testing.assert_array_equal(resize(gray, (9, 13)), np.full((1, 9, 13, 1), 77.0))
 
 
 def test_overshoot_is_clipped_as_in_real_8_bit_images():

@@ -2,20 +2,14 @@ import pickle
 
 import numpy as np
 import pytest
-import small_config
 from PIL import Image
+from small_sets import save
 
-from kd_jax.config import experiment
+from kd_jax.core.errors import UsageError
 from kd_jax.data import load_splits
-from kd_jax.data.faces import FaceFolder, FaceRecords
-from kd_jax.errors import UsageError
+from kd_jax.data.sources.face_folder import FaceFolder
 
 SIZES = {"Cy": 3, "Al_Gore": 5, "Bo": 1, "Di": 2}
-
-
-def save(path, level, size=(10, 12)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (level, level, level)).save(path)
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +36,8 @@ def test_the_last_images_of_each_identity_are_the_test(faces):
     assert test.labels.tolist() == [0, 1, 2]
     assert sorted(levels(train)) == [0, 1, 2, 3, 40, 41, 60]
     np.testing.assert_array_equal(np.array(levels(train)) // 20, np.array([0, 2, 3])[train.labels])
-
-
-def test_classes_are_spread_over_a_split(faces):
-    labels = FaceFolder(str(faces)).open("train").labels
-    # images stand at (i + 1/2) / n of their class: 1/8, 1/4, 3/8, 1/2, 5/8, 3/4, 7/8
-    assert labels.tolist() == [0, 1, 0, 2, 0, 1, 0]
+    # images are at (i + 1/2) / n of their class: 1/8, 1/4, 3/8, 1/2, 5/8, 3/4, 7/8
+    assert train.labels.tolist() == [0, 1, 0, 2, 0, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -58,20 +48,34 @@ def test_classes_are_spread_over_a_split(faces):
         ({"min_images": 3, "test_images": 2}, [0, 1, 2, 40], [3, 4, 41, 42]),
     ],
 )
-def test_how_many_images_are_needed_and_kept_for_the_test(faces, options, train, test):
+def test_smallest_number_of_images_and_number_of_test_images(faces, options, train, test):
     source = FaceFolder(str(faces), **options)
     assert sorted(levels(source.load("train"))) == train
     assert sorted(levels(source.load("test"))) == test
 
 
-def test_without_a_test_all_is_training(faces):
+def test_without_test_images_all_are_training_images(faces):
     source = FaceFolder(str(faces), min_images=1, test_images=0)
     assert sorted(np.bincount(source.open("train").labels)) == sorted(SIZES.values())
     with pytest.raises(UsageError, match="split 'test' is empty"):
         source.open("test")
 
 
-def test_the_middle_of_each_image(tmp_path):
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"test_images": 2}, r"test_images 2 must be 0 or more, and less than min_images 2"),
+        ({"test_images": -1}, "test_images -1 must be 0 or more"),
+        ({"size": (112,)}, r"size \(112,\) must be a height and a width"),
+        ({"size": (112, 0)}, "must be a height and a width"),
+    ],
+)
+def test_impossible_options_are_refused(options, says):
+    with pytest.raises(ValueError, match=says):
+        FaceFolder("faces", **options)
+
+
+def test_the_center_of_each_image_is_cut_out(tmp_path):
     columns = np.broadcast_to(np.arange(112, dtype=np.uint8)[:, None], (112, 112, 3))
     for i in range(2):
         path = tmp_path / "A" / f"{i}.png"
@@ -88,8 +92,8 @@ def test_the_middle_of_each_image(tmp_path):
     "text",
     [
         "Di\nCy\n",
-        "2\nCy\t3\nDi\t2\n",  # as peopleDevTrain.txt
-        "2\n1\nCy\t3\n1\nDi\t2\n",  # as people.txt, with folds
+        "2\nCy\t3\nDi\t2\n",  # as in peopleDevTrain.txt
+        "2\n1\nCy\t3\n1\nDi\t2\n",  # as in people.txt, with folds
         "Cy,actor\r\nDi,singer, and more\r\n\r\n",
         "\ufeffCy\nDi\n",
     ],
@@ -112,17 +116,17 @@ def test_both_lists(faces, tmp_path):
 @pytest.mark.parametrize(
     ("option", "text", "says"),
     [
-        ("include", "Cy\nEd\nFay\n", r"names 2 identities that .* does not hold, first 'Ed': take"),
-        ("include", "Bo\n", r"holds no identity with 2 images or more that is chosen"),
+        ("include", "Cy\nEd\nFay\n", r"names 2 identities that .* does not hold, first 'Ed':"),
+        ("include", "Bo\n", r"holds no chosen identity with 2 images or more"),
         ("include", "\n", r"list.txt names no identities"),
-        ("include", "3\nCy\t3\nDi\t2\n", r"says that it names 3 identities, but names 2"),
-        ("include", "2\n2\nCy\t3\n1\nDi\t2\n", r"says that it names 3 identities, but names 2"),
+        ("include", "3\nCy\t3\nDi\t2\n", r"has counts for 3 identities, but names 2"),
+        ("include", "2\n2\nCy\t3\n1\nDi\t2\n", r"has counts for 3 identities, but names 2"),
         ("exclude_ids", "Ed\n", r"names no identity of .*, whose first is 'Al_Gore'"),
-        ("exclude_ids", "Al_Gore\nCy\nDi\n", r"holds no identity with 2 images or more"),
+        ("exclude_ids", "Al_Gore\nCy\nDi\n", r"holds no chosen identity with 2 images or more"),
         ("exclude_ids", None, r"list.txt cannot be read"),
     ],
 )
-def test_lists_that_cannot_be_right_are_named(faces, tmp_path, option, text, says):
+def test_wrong_lists_are_named(faces, tmp_path, option, text, says):
     path = tmp_path / "list.txt"
     if text is not None:
         path.write_text(text)
@@ -131,7 +135,7 @@ def test_lists_that_cannot_be_right_are_named(faces, tmp_path, option, text, say
     assert "\n" not in str(error.value)
 
 
-def test_folders_that_hold_no_faces_are_named(tmp_path):
+def test_folders_without_faces_are_named(tmp_path):
     with pytest.raises(UsageError, match="nothing cannot be read"):
         FaceFolder(str(tmp_path / "nothing")).open("train")
     with pytest.raises(UsageError, match=r"holds no folders with images: .* IDENTITY/IMAGE.jpg"):
@@ -140,27 +144,7 @@ def test_folders_that_hold_no_faces_are_named(tmp_path):
         FaceFolder(str(tmp_path)).open("val")
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), [("face_folder", FaceFolder), ("face_records", FaceRecords)]
-)
-def test_a_config_names_them(name, kind):
-    values = small_config.get_config().to_dict()
-    source = {"name": name, "path": "faces", "min_images": 5, "size": [112, 96]}
-    values["data"]["source"] = source
-    assert experiment(values).data.source == kind("faces", min_images=5, size=(112, 96))
-    for changes, says in (
-        ({"test_images": 5}, r"test_images 5 must be 0 or more, and less than min_images 5"),
-        ({"test_images": -1}, "test_images -1 must be 0 or more"),
-        ({"size": [112]}, r"size \(112,\) must be a height and a width"),
-        ({"size": [112, 0]}, "must be a height and a width"),
-        ({"include": 3}, r"data\.source\.include = 3 must be"),
-    ):
-        values["data"]["source"] = source | changes
-        with pytest.raises(UsageError, match=says):
-            experiment(values)
-
-
-def test_an_open_folder_can_be_sent_to_other_processes(faces):
+def test_open_images_can_be_sent_to_other_processes(faces):
     images = FaceFolder(str(faces), size=(8, 8)).open("train")
     copy = pickle.loads(pickle.dumps(images))
     np.testing.assert_array_equal(copy.read(1), images.read(1))
