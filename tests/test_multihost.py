@@ -1,4 +1,4 @@
-"""Two processes of two devices each, as on a pod, against one process."""
+"""Compares two processes of two devices each, as on a pod, with one process."""
 
 import os
 import pathlib
@@ -10,13 +10,13 @@ import pytest
 import small_config
 import small_faces
 
-from kd_jax.pipeline import Run
+from kd_jax.experiment.run import Run
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
 def config(faces):
-    """HORKD on faces, of which each process decodes those of its own devices."""
+    """Returns HORKD on faces; each process decodes the images of its own devices."""
     values = small_faces.get_config(faces, stream=True)
     values["stages"]["student"]["method"] = (
         small_config.get_config().stages.student.method.to_dict()
@@ -29,7 +29,7 @@ def config(faces):
 
 
 def work(process, port, faces, workdir):
-    """What each process runs."""
+    """Runs one of the processes."""
     import jax
 
     jax.config.update("jax_num_cpu_devices", 2)
@@ -39,6 +39,7 @@ def work(process, port, faces, workdir):
     assert summary["device"]["processes"] == 2
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -61,7 +62,7 @@ def test_two_processes_train_as_one(tmp_path):
     ]
     errors = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
-    # one process goes on with what two have finished, and agrees with one that did it all
+    # One process continues what two have finished; its numbers are those of one that did it all.
     together = Run(config(faces), tmp_path / "two").run()
     alone = Run(config(faces), tmp_path / "one").run()
     for stage, other in zip(together["stages"], alone["stages"], strict=True):

@@ -1,21 +1,33 @@
-"""Methods: what a stage minimises."""
+"""Methods: the quantities that stages minimize, under the names of their papers."""
 
+from kd_jax.methods.base import METHODS as METHODS
 from kd_jax.methods.base import Adapters as Adapters
+from kd_jax.methods.base import Batch as Batch
 from kd_jax.methods.base import Method as Method
-from kd_jax.methods.evolutionary import Evolutionary as Evolutionary
-from kd_jax.methods.hybrid_order import HybridOrder as HybridOrder
-from kd_jax.methods.improved_distillation import ImprovedDistillation as ImprovedDistillation
-from kd_jax.methods.labels import LABEL_LOSSES as LABEL_LOSSES
-from kd_jax.methods.labels import default_options as default_options
-from kd_jax.methods.soft_targets import SoftTargets as SoftTargets
+from kd_jax.methods.base import Ramp as Ramp
+from kd_jax.methods.base import StageInfo as StageInfo
+from kd_jax.methods.base import check_weights as check_weights
+from kd_jax.methods.base import names as names
+from kd_jax.methods.base import register as register
+from kd_jax.methods.base import weighted_sum as weighted_sum
+from kd_jax.methods.baselines import AT as AT
+from kd_jax.methods.baselines import CC as CC
+from kd_jax.methods.baselines import NST as NST
+from kd_jax.methods.baselines import PKT as PKT
+from kd_jax.methods.baselines import RKD as RKD
+from kd_jax.methods.baselines import SP as SP
+from kd_jax.methods.baselines import VID as VID
+from kd_jax.methods.baselines import FitNet as FitNet
+from kd_jax.methods.ekd import EKD as EKD
+from kd_jax.methods.horkd import HORKD as HORKD
+from kd_jax.methods.kd import KD as KD
+from kd_jax.methods.kdim import KDim as KDim
+from kd_jax.methods.label_losses import LABEL_LOSSES as LABEL_LOSSES
+from kd_jax.methods.label_losses import default_options as default_options
+from kd_jax.methods.label_losses import label_loss as label_loss
+from kd_jax.methods.label_losses import register_label_loss as register_label_loss
 from kd_jax.methods.supervised import Supervised as Supervised
 from kd_jax.methods.transfer import Transfer as Transfer
 
-METHODS: dict[str, type[Method]] = {
-    "evolutionary": Evolutionary,
-    "hybrid_order": HybridOrder,
-    "improved_distillation": ImprovedDistillation,
-    "soft_targets": SoftTargets,
-    "supervised": Supervised,
-    "transfer": Transfer,
-}
+METHODS.seal()
+LABEL_LOSSES.seal()

@@ -3,17 +3,18 @@
 import dataclasses
 from typing import Any, ClassVar
 
-from kd_jax.methods.base import Method
-from kd_jax.methods.labels import label_loss
+from kd_jax.methods.base import Method, register
+from kd_jax.methods.label_losses import label_loss
 
 
+@register("supervised")
 @dataclasses.dataclass(frozen=True)
 class Supervised(Method):
-    """A loss on the labels: teachers, and the baseline of every student.
+    """A loss on the labels: for teachers, and for the baseline of every student.
 
     Attributes:
-        loss: a name of `LABEL_LOSSES`; all but `"cross_entropy"` need a classifier by angle.
-        options: of the loss, such as `{"margin": 4}` of `"a_softmax"`.
+        loss: name of the label loss; all but `cross_entropy` need an angular classifier.
+        options: options of the label loss, such as `{"margin": 4}` of `a_softmax`.
     """
 
     loss: str = "cross_entropy"

@@ -1,6 +1,9 @@
 """Checkpoints on disk: the one module that knows Orbax."""
 
-from collections.abc import Mapping
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -8,14 +11,15 @@ import orbax.checkpoint as ocp
 from jax.sharding import Sharding
 from orbax.checkpoint import checkpoint_managers as policies
 
-from kd_jax.errors import UsageError
-from kd_jax.files import PathLike, folder
-from kd_jax.training.stage import ADAPTERS, TrainState
+from kd_jax.core.errors import UsageError
+from kd_jax.core.files import PathLike, absolute_path
+from kd_jax.training.state import ADAPTERS, TrainState
 
 PyTree = Any
-WORST = -1.0
-"""Metric of a checkpoint that was not evaluated: worse than any accuracy, and finite, because one
-NaN makes Orbax delete the best checkpoint."""
+WORST = -sys.float_info.max
+"""Score of a checkpoint that was not evaluated.
+
+It is finite, because one NaN makes Orbax delete the best checkpoint."""
 
 
 def _items(state: TrainState) -> dict[str, PyTree]:
@@ -44,14 +48,14 @@ def _state(template: TrainState, items: Mapping[str, PyTree]) -> TrainState:
     )
 
 
-def _accuracy(metrics: Mapping[str, float]) -> float:
-    return metrics["accuracy"]
+def _score(metrics: Mapping[str, float]) -> float:
+    return metrics.get("score", metrics.get("accuracy", WORST))  # "accuracy" in version 0.1
 
 
 class Checkpoints:
     """The checkpoints of one stage: the latest two and the best are kept, each written atomically.
 
-    Use it as a context manager: saving goes on in the background, and leaving waits for it.
+    Use it as a context manager: it saves in the background, and waits for that on exit.
     """
 
     def __init__(self, directory: PathLike, *, read_only: bool = False):
@@ -59,21 +63,22 @@ class Checkpoints:
 
         Args:
             directory: the folder.
-            read_only: change nothing in it; it may be somebody else's.
+            read_only: change nothing in the folder.
         """
-        self.directory = folder(directory)
-        keep = [policies.LatestN(2), policies.BestN(get_metric_fn=_accuracy, n=1)]
+        self.directory = absolute_path(directory)
+        keep = [policies.LatestN(2), policies.BestN(get_metric_fn=_score, n=1)]
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(keep),
-            best_fn=_accuracy,
+            best_fn=_score,
             read_only=read_only,
         )
         try:
-            self._manager = ocp.CheckpointManager(self.directory, options=options)
+            with _quiet():
+                self._manager = ocp.CheckpointManager(self.directory, options=options)
         except ValueError as error:
             raise UsageError(
                 f"The checkpoints in {self.directory} cannot be read ({error}): the one of the"
-                " greatest step is damaged, delete its folder to go on from the one before."
+                " greatest step is damaged, delete its folder to resume from the one before."
             ) from error
 
     def __enter__(self):
@@ -84,24 +89,25 @@ class Checkpoints:
 
     @property
     def latest(self) -> int | None:
-        """Step of the newest checkpoint, None if there is none."""
+        """Returns the step of the newest checkpoint; None if there is none."""
         return self._manager.latest_step()
 
     @property
     def best(self) -> int | None:
-        """Step of the checkpoint with the greatest accuracy, None if there is none."""
+        """Returns the step of the checkpoint with the greatest score; None if there is none."""
         return self._manager.best_step()
 
     def save(
-        self, state: TrainState, progress: Mapping[str, Any], meta: Mapping[str, Any], accuracy=None
+        self, state: TrainState, progress: Mapping[str, Any], meta: Mapping[str, Any], score=None
     ) -> None:
         """Saves in the background; the state may be donated as soon as this returns.
 
         Args:
             state: everything that training changes.
-            progress: JSON of the loop: what it needs to go on as if nothing had happened.
-            meta: JSON that says what the state belongs to.
-            accuracy: by which the best checkpoint is chosen; None if it was not evaluated.
+            progress: the state of the loop, as JSON.
+            meta: the conditions under which the state is valid, as JSON.
+            score: number that chooses the best checkpoint, the greatest; None if the state was not
+                evaluated.
         """
         step = int(state.step)
         arrays = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
@@ -112,14 +118,14 @@ class Checkpoints:
                 progress=ocp.args.JsonSave(dict(progress)),
                 meta=ocp.args.JsonSave(dict(meta)),
             ),
-            metrics={"accuracy": WORST if accuracy is None else float(accuracy)},
+            metrics={"score": WORST if score is None else float(score)},
             force=True,
         )
         if not saved:
             raise RuntimeError(f"Orbax did not save step {step} in {self.directory}")
 
     def wait(self) -> None:
-        """Returns when everything that was saved lies on the disk."""
+        """Waits until everything that was saved is on the disk."""
         self._manager.wait_until_finished()
 
     def read_json(self, step: int, item: str) -> dict[str, Any]:
@@ -131,27 +137,48 @@ class Checkpoints:
 
         Args:
             template: shapes and dtypes of the state, as from `jax.eval_shape`.
-            sharding: of all arrays.
+            sharding: sharding of all arrays.
 
         Returns:
-            The state and the loop's progress.
+            The state, and the progress of the loop.
         """
+        step = self.latest
+        if step is None:
+            raise UsageError(f"There is no checkpoint in {self.directory}: train the stage first.")
         items = {
-            name: self._arrays(self.latest, name, tree, sharding)
+            name: self._arrays(step, name, tree, sharding)
             for name, tree in _items(template).items()
         }
-        restored = self._restore(self.latest, items | {"progress": ocp.args.JsonRestore()})
+        restored = self._restore(step, items | {"progress": ocp.args.JsonRestore()})
         return _state(template, restored), restored["progress"]
 
     def restore_network(self, step: int, role: str, template: PyTree, sharding: Sharding) -> PyTree:
-        """Reads the variables of one network, and nothing else."""
+        """Reads the variables of one network only."""
         item = f"network_{role}"
         return self._restore(step, {item: self._arrays(step, item, template, sharding)})[item]
+
+    def restore_stored(self, step: int, item: str, sharding: Sharding) -> PyTree:
+        """Reads an item in the shapes that it was stored with; an empty one is `{}`."""
+        if not (self.directory / str(step) / item).exists():
+            return {}
+        template = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            self._stored(step, item),
+            is_leaf=_is_array,
+        )
+        return self._restore(step, {item: ocp.args.StandardRestore(template)})[item]
+
+    def _stored(self, step: int, item: str) -> PyTree:
+        """Returns the tree of an item, with shape and dtype of every array."""
+        try:
+            return ocp.StandardCheckpointHandler().metadata(self.directory / str(step) / item).tree
+        except (OSError, ValueError) as error:
+            raise self._damaged(step, error) from error
 
     def _restore(self, step: int, items: Mapping[str, Any]) -> dict[str, Any]:
         try:
             return dict(self._manager.restore(step, args=ocp.args.Composite(**items)).items())
-        except Exception as error:  # Orbax and TensorStore raise what they like on broken files
+        except Exception as error:  # Orbax and TensorStore raise any exception on broken files
             raise self._damaged(step, error) from error
 
     def _damaged(self, step: int, error: Exception) -> UsageError:
@@ -160,16 +187,17 @@ class Checkpoints:
         reason = (str(error).strip() or repr(error)).splitlines()[0][:200]
         return UsageError(
             f"The checkpoint {self.directory / str(step)} is damaged ({reason}): delete that folder"
-            f" to go on {then}."
+            f" to resume {then}."
         )
 
-    def _arrays(self, step: int, item: str, template: PyTree, sharding: Sharding):
-        """How to read an item into the shapes of `template`; Orbax would cast and cut silently."""
-        handler = ocp.StandardCheckpointHandler()
-        try:
-            found = _leaves(handler.metadata(self.directory / str(step) / item).tree)
-        except (OSError, ValueError) as error:
-            raise self._damaged(step, error) from error
+    def _arrays(
+        self, step: int, item: str, template: PyTree, sharding: Sharding
+    ) -> ocp.args.StandardRestore:
+        """Returns the request that reads an item into the shapes of `template`.
+
+        Shapes and dtypes are compared first, because Orbax would cast and cut silently.
+        """
+        found = _leaves(self._stored(step, item))
         for name, leaf in _leaves(template).items():
             stored = found.get(name)
             if stored is None or (stored.shape, stored.dtype) != (leaf.shape, leaf.dtype):
@@ -188,8 +216,22 @@ class Checkpoints:
 
 
 def _leaves(tree: PyTree) -> dict[str, Any]:
-    """Leaves by path; attributes, keys and list places are written alike, as Orbax stores them."""
-    leaves = jax.tree_util.tree_flatten_with_path(
-        tree, is_leaf=lambda x: hasattr(x, "shape") and hasattr(x, "dtype")
-    )[0]
+    """Returns leaves by path; attributes, keys and list positions look the same, as in Orbax."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_array)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences Orbax's warnings that a folder is opened for reading only."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _is_array(x: Any) -> bool:
+    return hasattr(x, "shape") and hasattr(x, "dtype")

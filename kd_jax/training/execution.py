@@ -1,4 +1,4 @@
-"""Compiles the train step: a global view over a mesh, or one program a device."""
+"""Compiles the train step: a global view over a mesh, or one program per device."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -9,42 +9,46 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh
 
-from kd_jax.data import Rows, batch_of
-from kd_jax.devices import AXIS, place, replicated, split
-from kd_jax.training.stage import Stage, TrainState, train_step
+from kd_jax.core.devices import AXIS, place, replicated, split
+from kd_jax.data.loaders import Rows, batch_of
+from kd_jax.training.stage import Stage
+from kd_jax.training.state import TrainState
+from kd_jax.training.step import train_step
 
 PyTree = Any
 RunSteps = Callable[
     [TrainState, Mapping[str, PyTree], Mapping[str, jax.Array], Rows],
     tuple[TrainState, dict[str, jax.Array]],
 ]
-"""`(state, frozen, images, rows [K, N, ...]) -> (state, metrics [K])`; `state` is used up. `images`
-lie on the devices, `rows` on the host: see `kd_jax.data.Feed`."""
+"""`(state, frozen, images, rows [K, N, ...]) -> (state, metrics [K])`.
+
+`state` must not be used again. `images` are on the devices and `rows` on the host: see
+`kd_jax.data.Loader`."""
 
 
 def _run_steps(stage: Stage, axis_name, constrain, state, frozen, images, rows):
-    """K steps, each with its rows."""
+    """Runs K steps, each with its rows."""
 
     def body(state, rows):
         batch = constrain(batch_of(images, rows))
         return train_step(stage, state, frozen, batch, axis_name)
 
-    if len(rows["index"]) == 1:  # a loop of one would still cost XLA its view across the body
+    if len(rows["index"]) == 1:  # XLA optimizes worse inside a loop, even of one iteration
         state, metrics = body(state, jax.tree.map(lambda array: array[0], rows))
         return state, jax.tree.map(lambda value: value[None], metrics)
     return lax.scan(body, state, rows)
 
 
 def _donated() -> tuple[int, ...]:
-    """Arguments whose buffers a step may reuse: the state, on accelerators.
+    """Returns the arguments whose buffers a step may reuse: the state, on accelerators.
 
-    XLA's CPU backend pays for reusing them: 2 to 3 % of a ResNet-18 step.
+    On the CPU reuse costs time: 2 to 3 % of a ResNet-18 step.
     """
     return () if jax.default_backend() == "cpu" else (0,)
 
 
 def jit_steps(stage: Stage, mesh: Mesh) -> RunSteps:
-    """Steps in the global view: `jax.jit` over the mesh, batches split along `"data"`."""
+    """Compiles steps in the global view: `jax.jit` over the mesh, batches split over `"data"`."""
     whole, batches = replicated(mesh), split(mesh)
 
     def constrain(batch):
@@ -65,10 +69,10 @@ def jit_steps(stage: Stage, mesh: Mesh) -> RunSteps:
 
 
 def pmap_steps(stage: Stage, mesh: Mesh) -> RunSteps:
-    """The same steps as one program a device, joined by collectives over `"data"`.
+    """Compiles the same steps as one program per device, joined by collectives over `"data"`.
 
-    The networks must have been made with `axis_name="data"`, so that their batch norms see the
-    global batch.
+    The networks must be made with `axis_name="data"`, so that their batch norms see the global
+    batch.
     """
     run = jax.pmap(
         functools.partial(_run_steps, stage, AXIS, lambda batch: batch),
@@ -91,14 +95,15 @@ def pmap_steps(stage: Stage, mesh: Mesh) -> RunSteps:
 
 
 EXECUTIONS: dict[str, Callable[[Stage, Mesh], RunSteps]] = {"jit": jit_steps, "pmap": pmap_steps}
+"""The two ways to run steps, by the name in configs."""
 
 
 def chunk(step: int, stop: int, start: int, fused: int) -> int:
-    """How many steps to run in the next call.
+    """Returns the number of steps of the next call.
 
-    The interval from `start` to `stop` is cut into equal chunks of at most `fused` steps (the last
-    may be shorter), so that no more than two programs are compiled, and so that a run resumed at
-    the end of any chunk cuts as before.
+    The interval from `start` to `stop` is cut into equal chunks of at most `fused` steps; the last
+    may be shorter. No more than two programs are compiled, and a run that resumes at the end of a
+    chunk is cut as before.
     """
     length = stop - start
     size = -(-length // -(-length // fused))
@@ -106,7 +111,7 @@ def chunk(step: int, stop: int, start: int, fused: int) -> int:
 
 
 def fused_steps() -> int:
-    """Steps that one call may run: some on accelerators, one on the CPU.
+    """Returns the number of steps that one call may run: several on accelerators, one on the CPU.
 
     XLA's CPU backend runs convolutions inside a loop many times slower than outside.
     """

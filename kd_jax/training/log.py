@@ -1,4 +1,4 @@
-"""What a run says while it runs: `metrics.jsonl`, and a progress line on the terminal."""
+"""Output of a run while it trains: `metrics.jsonl`, and a progress line on the terminal."""
 
 import json
 import sys
@@ -9,17 +9,18 @@ from typing import Any
 from etils import epath
 from tqdm import tqdm
 
-from kd_jax.files import write_atomically
+from kd_jax.core.files import write_atomically
 
 
 class MetricsLog:
-    """`metrics.jsonl`: one JSON object a line, the steps ascending.
+    """`metrics.jsonl`: one JSON object per line, in the order of the steps.
 
-    Every line rewrites the file, so that a kill leaves whole lines only, in buckets too.
+    Each new line rewrites the whole file, so that a killed run leaves complete lines, in buckets
+    too.
     """
 
     def __init__(self, path: epath.Path, step: int, enabled: bool = True):
-        """Goes on with a log, without the lines after `step`."""
+        """Resumes a log; lines after `step` are removed."""
         self._path = path
         self._enabled = enabled
         lines = path.read_text().splitlines() if path.exists() else []
@@ -33,13 +34,14 @@ class MetricsLog:
 
 
 class ProgressLine:
-    """Where a stage stands: a bar on a terminal, elsewhere a line every ten seconds."""
+    """Progress of a stage: a bar on a terminal, elsewhere a line every ten seconds."""
 
     def __init__(self, name: str, steps: int, batch_size: int, enabled: bool = True):
         self._name, self._steps, self._batch_size = name, steps, batch_size
         self._enabled = enabled
         self._images, self._seconds = 0, 0.0
-        self._since = self._printed = time.monotonic()
+        self._printed = time.monotonic()
+        self._since: float | None = self._printed
         self._bar = None
         if enabled and sys.stderr.isatty():
             self._bar = tqdm(total=steps, desc=name, unit="step", dynamic_ncols=True)
@@ -53,15 +55,15 @@ class ProgressLine:
 
     @property
     def images_per_second(self) -> float:
-        """Speed of training in this process, compilation and evaluation left out; 0 at first."""
+        """Returns the training speed, without compilation and evaluation; 0 at first."""
         return self._images / self._seconds if self._seconds else 0.0
 
     def pause(self) -> None:
-        """Time from here to the next `advance` is not training."""
+        """Leaves out the time from now to the next `advance`: it is not training."""
         self._since = None
 
     def advance(self, step: int, steps: int, loss: float) -> None:
-        """Says that `steps` more steps are done, up to `step`."""
+        """Reports that `steps` more steps are completed, up to `step`."""
         now = time.monotonic()
         if self._since is not None:
             self._images += steps * self._batch_size

@@ -1,4 +1,4 @@
-"""The loop: runs steps, watches the losses, evaluates, saves, and stops when asked to."""
+"""The loop: runs steps, checks the losses, evaluates, saves, and stops on request."""
 
 import collections
 import dataclasses
@@ -9,28 +9,31 @@ from typing import Any
 import jax
 import numpy as np
 
-from kd_jax.data import BatchOrder, Feed
-from kd_jax.devices import any_process
-from kd_jax.errors import UsageError
+from kd_jax.core.devices import any_process
+from kd_jax.core.errors import UsageError, check_choice
+from kd_jax.core.stop import Stopped, StopSignal
+from kd_jax.data import BatchOrder, Loader
 from kd_jax.training.checkpoints import Checkpoints
 from kd_jax.training.execution import RunSteps, chunk, fused_steps
 from kd_jax.training.log import MetricsLog, ProgressLine
-from kd_jax.training.stage import TrainState
-from kd_jax.training.stop import Stopped, StopSignal
+from kd_jax.training.state import TrainState
 
 PyTree = Any
+Pending = collections.deque[tuple[int, dict[str, jax.Array]]]
+"""Last step and metrics of the calls whose metrics are still on the devices."""
 
 
 @dataclasses.dataclass
 class Progress:
-    """What the loop remembers beside the train state.
+    """The state of the loop, in addition to the train state.
 
-    It is saved with the state, so that a resumed run goes on as if nothing had happened.
+    It is saved with the train state, so that a resumed run ends with the same numbers.
 
     Attributes:
         evaluated: step of the last evaluation.
-        last: what that evaluation found; None before the first.
-        best: the evaluation with the greatest accuracy, the latest of equals, as in Orbax.
+        last: metrics of that evaluation; None before the first.
+        best: metrics of the evaluation with the greatest score, the latest of equals, as in Orbax.
+        score: that score; None before the first evaluation.
         sums: metrics summed over the steps since the last evaluation.
         count: number of these steps.
         seconds: time spent, over all processes that worked on the stage.
@@ -39,6 +42,7 @@ class Progress:
     evaluated: int = -1
     last: dict[str, float] | None = None
     best: dict[str, float] | None = None
+    score: float | None = None
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
     count: int = 0
     seconds: float = 0.0
@@ -50,16 +54,16 @@ class Progress:
         self.count += len(next(iter(metrics.values())))
 
     def take_means(self) -> dict[str, float]:
-        """Means over the steps since the last evaluation; starts anew."""
+        """Returns the means over the steps since the last evaluation, and sets the sums to zero."""
         means = {name: value / self.count for name, value in self.sums.items()}
         self.sums, self.count = {}, 0
         return means
 
-    def record(self, step: int, found: dict[str, float]) -> None:
-        """Notes an evaluation."""
-        self.evaluated, self.last = step, found
-        if self.best is None or found["accuracy"] >= self.best["accuracy"]:
-            self.best = found
+    def record(self, step: int, metrics: dict[str, float], score: float) -> None:
+        """Stores the metrics of an evaluation and its score."""
+        self.evaluated, self.last = step, metrics
+        if self.score is None or score >= self.score:
+            self.best, self.score = metrics, score
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,19 +71,20 @@ class Loop:
     """Trains one stage to its end.
 
     Attributes:
-        name: of the stage, for messages.
+        name: name of the stage, for messages.
         run_steps: the compiled train step.
-        order: which images make up each batch.
+        order: the order of the images.
         steps: number of steps of the stage.
-        evaluate_every: steps between evaluations; the last step is always evaluated.
-        evaluate: finds the metrics of a state, `accuracy` among them.
-        learning_rate: rate of the student at each step, for the log.
-        checkpoints: where states are saved.
+        evaluate_every: number of steps between evaluations. The last step is always evaluated.
+        evaluate: computes the metrics of a state.
+        best: metric that chooses the best checkpoint; a leading `-` prefers small values.
+        learning_rate: learning rate at each step, for the log.
+        checkpoints: storage of the states.
         checkpoint_minutes: greatest time between two saves.
-        meta: what every checkpoint says of itself.
-        log: where metrics are written.
-        line: where progress is shown.
-        stop: asks the loop to save and end.
+        meta: JSON that is stored in every checkpoint.
+        log: file of metrics.
+        line: progress on the terminal.
+        stop: request to save and end.
     """
 
     name: str
@@ -88,6 +93,7 @@ class Loop:
     steps: int
     evaluate_every: int
     evaluate: Callable[[TrainState], dict[str, float]]
+    best: str
     learning_rate: Callable[[int], Any]
     checkpoints: Checkpoints
     checkpoint_minutes: float
@@ -100,16 +106,16 @@ class Loop:
         self,
         state: TrainState,
         frozen: Mapping[str, PyTree],
-        feed: Feed,
+        loader: Loader,
         progress: Progress,
     ) -> tuple[TrainState, Progress]:
-        """Trains from wherever `state` stands to the end.
+        """Trains from the step of `state` to the end of the stage.
 
         Args:
-            state: to start from; it is used up.
+            state: the first state. It must not be used again.
             frozen: variables of the frozen networks.
-            feed: the training set.
-            progress: what goes with `state`.
+            loader: the training set.
+            progress: the progress that belongs to `state`.
 
         Returns:
             The trained state, saved and evaluated, and the final progress.
@@ -121,24 +127,15 @@ class Loop:
         step = saved_step = int(state.step)
         started = saved = time.monotonic()
         before = progress.seconds
-        fused = min(fused_steps(), feed.most_steps(self.order))
-        pending = collections.deque()
+        fused = min(fused_steps(), loader.max_steps(self.order))
+        pending: Pending = collections.deque()
 
-        def drain(keep: int) -> None:
-            """Fetches metrics until `keep` calls are still under way."""
-            while len(pending) > keep:
-                last, metrics = pending.popleft()
-                metrics = jax.device_get(metrics)
-                self._check_finite(last, metrics)
-                progress.add(metrics)
-                self.line.advance(last, len(metrics["loss"]), float(metrics["loss"][-1]))
-
-        def save(accuracy: float | None = None) -> None:
+        def save(score: float | None = None) -> None:
             nonlocal saved, saved_step
-            drain(0)
+            self._fetch(pending, 0, progress)
             saved, saved_step = time.monotonic(), step
             progress.seconds = before + saved - started
-            self.checkpoints.save(state, dataclasses.asdict(progress), self.meta, accuracy)
+            self.checkpoints.save(state, dataclasses.asdict(progress), self.meta, score)
             self.line.pause()
 
         def save_and_stop() -> None:
@@ -152,13 +149,8 @@ class Loop:
         while True:
             due = step and (step % self.evaluate_every == 0 or step == self.steps)
             if due and progress.evaluated != step:
-                drain(0)
-                found = {"step": step, "epoch": step / self.order.steps_per_epoch}
-                found |= self.evaluate(state)
-                self._check_finite(step, {name: np.array([v]) for name, v in found.items()})
-                progress.record(step, found)
-                self._report(progress, found)
-                save(found["accuracy"])
+                self._fetch(pending, 0, progress)
+                save(self._evaluate(state, step, progress))
             if step == self.steps:
                 break
             late = time.monotonic() - saved > 60 * self.checkpoint_minutes
@@ -170,30 +162,62 @@ class Loop:
             start = step // self.evaluate_every * self.evaluate_every
             end = min(start + self.evaluate_every, self.steps)
             if (size := chunk(step, end, start, fused)) != count:
-                self.line.pause()  # the next call compiles
+                self.line.pause()  # the next call may compile
                 count = size
-            rows = feed.steps(self.order, step, count)
-            state, metrics = self.run_steps(state, frozen, feed.images, rows)
+            rows = loader.steps(self.order, step, count)
+            state, metrics = self.run_steps(state, frozen, loader.images, rows)
             step += count
             pending.append((step, metrics))
-            drain(1)
+            self._fetch(pending, 1, progress)
         self.checkpoints.wait()
         return state, progress
 
+    def _fetch(self, pending: Pending, keep: int, progress: Progress) -> None:
+        """Fetches metrics until at most `keep` calls are pending."""
+        while len(pending) > keep:
+            last, metrics = pending.popleft()
+            values: dict[str, np.ndarray] = jax.device_get(metrics)
+            self._check_finite(last, values)
+            progress.add(values)
+            self.line.advance(last, len(values["loss"]), float(values["loss"][-1]))
+
+    def _evaluate(self, state: TrainState, step: int, progress: Progress) -> float:
+        """Evaluates a state and records its metrics; returns its score."""
+        epoch = step / self.order.steps_per_epoch
+        metrics = {"step": step, "epoch": epoch, **self.evaluate(state)}
+        self._check_finite(step, {name: np.array([v]) for name, v in metrics.items()})
+        score = self._score(metrics)
+        progress.record(step, metrics, score)
+        self._report(progress, metrics)
+        return score
+
+    def _score(self, metrics: Mapping[str, float]) -> float:
+        """Returns the number that chooses the best checkpoint."""
+        name = self.best.removeprefix("-")
+        check_choice(name, set(metrics) - {"step", "epoch"}, f"stages.{self.name}.best")
+        return -metrics[name] if self.best.startswith("-") else metrics[name]
+
     def _report(self, progress: Progress, found: Mapping[str, float]) -> None:
-        step = found["step"]
+        step = int(found["step"])
         speed = self.line.images_per_second
+        train = progress.take_means()
         entry = {
             **found,
-            "train": progress.take_means(),
+            "train": train,
             "learning_rate": float(self.learning_rate(step - 1)),
             "images_per_second": round(speed, 1),
         }
         self.log.write(entry)
         self.line.say(
-            f"epoch {found['epoch']:g}, loss {entry['train']['loss']:.4g},"
-            f" test accuracy {found['accuracy']:.4f}, {speed:,.0f} images/s"
+            f"epoch {found['epoch']:g}, loss {train['loss']:.4g},"
+            f" {self._headline(found)}, {speed:,.0f} images/s"
         )
+
+    def _headline(self, metrics: Mapping[str, float]) -> str:
+        """Returns the test accuracy, and the metric that chooses the best checkpoint."""
+        words = {"accuracy": "test accuracy"}
+        names = [name for name in ("accuracy", self.best.removeprefix("-")) if name in metrics]
+        return ", ".join(f"{words.get(n, n)} {metrics[n]:.4f}" for n in dict.fromkeys(names))
 
     def _check_finite(self, last: int, metrics: Mapping[str, np.ndarray]) -> None:
         names = sorted(metrics, key=lambda name: name == "loss")  # the term rather than the total

@@ -1,27 +1,43 @@
-"""Optimizers and learning-rate schedules, as the papers' PyTorch code defines them."""
+"""Optimizers of optax by their names, learning-rate schedules, and one optimizer per group."""
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any
+import inspect
+import math
+import re
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 import optax
 
-from kd_jax.training.stage import ADAPTERS
+from kd_jax.core.registry import Registry
+from kd_jax.training.state import ADAPTERS
 
 
 class Schedule:
-    """A learning rate relative to the base rate."""
+    """A learning rate over the steps of a stage."""
 
     def build(self, rate: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
-        """The rate at each step (counted from 0) of a stage of `steps` steps."""
+        """Returns the rate at each step, counted from 0.
+
+        Args:
+            rate: base rate.
+            steps: number of steps of the stage.
+            steps_per_epoch: number of steps per epoch.
+        """
         raise NotImplementedError
 
 
+SCHEDULES: Registry[type[Schedule]] = Registry("schedule")
+"""All learning-rate schedules by name."""
+
+
+@SCHEDULES.register("constant")
 @dataclasses.dataclass(frozen=True)
 class Constant(Schedule):
-    """The base rate throughout."""
+    """The base rate at every step."""
 
     def build(self, rate: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
         """See `Schedule`."""
@@ -29,9 +45,15 @@ class Constant(Schedule):
         return optax.constant_schedule(rate)
 
 
+@SCHEDULES.register("step")
 @dataclasses.dataclass(frozen=True)
 class Step(Schedule):
-    """The rate drops by `factor` when each of the `milestones` (in epochs) is completed."""
+    """The rate is multiplied by a factor after each milestone.
+
+    Attributes:
+        milestones: numbers of completed epochs after which the rate drops.
+        factor: factor of each drop.
+    """
 
     milestones: tuple[float, ...]
     factor: float = 0.1
@@ -46,9 +68,14 @@ class Step(Schedule):
         return optax.piecewise_constant_schedule(rate, drops)
 
 
+@SCHEDULES.register("cosine")
 @dataclasses.dataclass(frozen=True)
 class Cosine(Schedule):
-    """Half a cosine wave from the base rate down to `final` times it."""
+    """Half a cosine wave from the base rate down.
+
+    Attributes:
+        final: last rate, as a multiple of the base rate.
+    """
 
     final: float = 0.0
 
@@ -58,37 +85,47 @@ class Cosine(Schedule):
         return optax.cosine_decay_schedule(rate, max(steps, 1), alpha=self.final)
 
 
-SCHEDULES: dict[str, type[Schedule]] = {"constant": Constant, "cosine": Cosine, "step": Step}
+SCHEDULES.seal()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """What all optimizers share.
+    """An optimizer of one group of parameters.
+
+    The subclass `adamw`, for example, has the arguments of `optax.adamw` as further options, with
+    optax's defaults.
 
     Attributes:
         learning_rate: base rate.
-        schedule: how the rate changes over the stage.
-        warmup_epochs: the rate grows linearly from 0 over these first epochs; the schedule's own
-            clock starts with them, so milestones stay where they are.
-        weight_decay: times the parameter, for every parameter (batch norm and biases included, as
-            in PyTorch).
-        clip_norm: greatest norm of a group's gradient; None does not clip.
+        schedule: change of the rate over the stage.
+        warmup_epochs: number of first epochs in which the rate grows linearly from 0. The schedule
+            starts at the same time, so milestones do not move.
+        weight_decay: factor of the parameter. It is added to the gradient before all else, as in
+            PyTorch's SGD and Adam, for every parameter (batch norm and biases included). An
+            optimizer of optax that has a weight decay of its own uses it in its own way.
+        clip_norm: greatest norm of the group's gradient. None does not clip.
     """
 
     learning_rate: float
-    schedule: Schedule = dataclasses.field(default_factory=Constant)
+    schedule: Annotated[Schedule, SCHEDULES] = dataclasses.field(default_factory=Constant)
     warmup_epochs: float = 0.0
     weight_decay: float = 0.0
     clip_norm: float | None = None
 
     def __post_init__(self):
-        if not (self.learning_rate > 0 and self.warmup_epochs >= 0 and self.weight_decay >= 0):
-            raise ValueError(
-                "learning_rate must be greater than 0, warmup_epochs and weight_decay 0 or more"
-            )
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be greater than 0, not {self.learning_rate}")
+        if not (self.warmup_epochs >= 0 and self.weight_decay >= 0):
+            raise ValueError("warmup_epochs and weight_decay must be 0 or more")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm must be greater than 0, or None, not {self.clip_norm}")
+        for name in ("momentum", "b1", "b2"):
+            value = getattr(self, name, None)
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"{name} must be at least 0 and less than 1, not {value}")
 
     def rate(self, steps: int, steps_per_epoch: int) -> optax.Schedule:
-        """The learning rate at each step."""
+        """Returns the learning rate at each step."""
         schedule = self.schedule.build(self.learning_rate, steps, steps_per_epoch)
         warmup = round(self.warmup_epochs * steps_per_epoch)
 
@@ -100,61 +137,119 @@ class Optimizer:
         return rate
 
     def build(self, steps: int, steps_per_epoch: int) -> optax.GradientTransformation:
-        """The transformation of one group's gradients."""
+        """Returns the transformation of the group's gradients."""
         clip = [] if self.clip_norm is None else [optax.clip_by_global_norm(self.clip_norm)]
-        return optax.chain(*clip, *self._rule(self.rate(steps, steps_per_epoch)))
+        return optax.chain(*clip, *self.rule(self.rate(steps, steps_per_epoch)))
 
-    def _rule(self, rate: optax.Schedule) -> list[optax.GradientTransformation]:
+    def rule(self, rate: optax.Schedule) -> list[optax.GradientTransformation]:
+        """Returns the transformations after clipping."""
         raise NotImplementedError
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sgd(Optimizer):
-    """`torch.optim.SGD`: weight decay is added to the gradient, then comes momentum."""
-
-    momentum: float = 0.9
-    nesterov: bool = False
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be at least 0 and less than 1, not {self.momentum}")
-
-    def _rule(self, rate):
-        decay = [optax.add_decayed_weights(self.weight_decay)] if self.weight_decay else []
-        return [*decay, optax.sgd(rate, self.momentum or None, self.nesterov)]
+def register_schedule(name: str, schedule: type[Schedule] | None = None) -> Any:
+    """Adds a schedule of your own, a frozen dataclass; use it as a decorator or call it."""
+    return SCHEDULES.register(name, schedule)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Adam(Optimizer):
-    """`torch.optim.Adam` (weight decay is added to the gradient), or AdamW if `decoupled`."""
+class Optimizers(Registry[type[Optimizer]]):
+    """All optimizers: those of optax, and those that a user registers."""
 
-    b1: float = 0.9
-    b2: float = 0.999
-    epsilon: float = 1e-8
-    decoupled: bool = False
-
-    def _rule(self, rate):
-        decay = [optax.add_decayed_weights(self.weight_decay)] if self.weight_decay else []
-        scale = [optax.scale_by_adam(self.b1, self.b2, self.epsilon)]
-        rule = [*scale, *decay] if self.decoupled else [*decay, *scale]
-        return [*rule, optax.scale_by_learning_rate(rate)]
+    def __init__(self):
+        """Finds the optimizers of optax."""
+        super().__init__("optimizer")
+        for name, function in vars(optax).items():
+            if _is_optimizer(name, function):
+                self.register(name, _from_optax(name, function))
+        self.seal()
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "sgd": Sgd}
+def _is_optimizer(name: str, function: Any) -> bool:
+    """Returns whether a member of optax needs a learning rate, or its schedule, and no more.
+
+    L-BFGS is left out: its update also needs the loss as a function.
+    """
+    if name.startswith(("_", "scale_by_", "lbfgs")) or not inspect.isfunction(function):
+        return False
+    parameters = list(inspect.signature(function).parameters.values())
+    return (
+        bool(parameters)
+        and parameters[0].name == "learning_rate"
+        and "Callable" in str(parameters[0].annotation)  # a schedule is possible
+        and all(p.default is not p.empty for p in parameters[1:])
+    )
+
+
+def _from_optax(name: str, function: Callable[..., Any]) -> type[Optimizer]:
+    """Makes the options of an optimizer from its arguments in optax.
+
+    Arguments whose default is not a plain value, such as a dtype, keep their default.
+    """
+    own = {
+        parameter.name: parameter
+        for parameter in list(inspect.signature(function).parameters.values())[1:]
+        if parameter.default is None or isinstance(parameter.default, bool | int | float | str)
+    }
+
+    def rule(self: Optimizer, rate: optax.Schedule) -> list[optax.GradientTransformation]:
+        decay = []
+        if "weight_decay" not in own and self.weight_decay:
+            decay = [optax.add_decayed_weights(self.weight_decay)]
+        return [*decay, function(rate, **{key: getattr(self, key) for key in own})]
+
+    cls = dataclasses.make_dataclass(
+        name,
+        [(p.name, _kind(p), dataclasses.field(default=p.default)) for p in own.values()],
+        bases=(Optimizer,),
+        namespace={"rule": rule},
+        frozen=True,
+        kw_only=True,
+    )
+    texts = re.findall(r"^  (\w+): (.*(?:\n {3,}.*)*)", inspect.getdoc(function) or "", re.M)
+    lines = [f"    {key}: {' '.join(text.split())}" for key, text in texts if key in own]
+    cls.__doc__ = "\n".join([f"The optimizer `optax.{name}`.", "", "Attributes:", *lines])
+    cls.__module__ = __name__
+    return cls
+
+
+def _kind(parameter: inspect.Parameter) -> Any:
+    """Returns the annotation of an argument of optax, as precisely as it can be known."""
+    if isinstance(parameter.default, bool | str):
+        return type(parameter.default)
+    if parameter.default is not None:
+        optional = type(None) in typing.get_args(parameter.annotation)
+        return float | None if optional else float
+    annotation = str(parameter.annotation)
+    return float | None if "float" in annotation and "Callable" not in annotation else Any
+
+
+OPTIMIZERS = Optimizers()
+"""All optimizers by name: `sgd`, `adamw`, `lion`, `lamb` and the others of optax."""
+
+
+def register_optimizer(name: str, optimizer: type[Optimizer] | None = None) -> Any:
+    """Adds an optimizer of your own, a frozen dataclass with the method `rule`.
+
+    The optimizers of optax are there already. Use it as a decorator or call it.
+    """
+    return OPTIMIZERS.register(name, optimizer)
+
+
+def names() -> tuple[str, ...]:
+    """Returns the names of all optimizers."""
+    return OPTIMIZERS.names()
 
 
 def optimizer_groups(
     optimizers: Mapping[str, Optimizer], roles: tuple[str, ...], steps: int, steps_per_epoch: int
 ) -> optax.GradientTransformation:
-    """One transformation for the parameters `{group: tree}` of a stage.
+    """Returns one transformation for the parameters `{group: tree}` of a stage.
 
     Args:
-        optimizers: by group; `"default"` serves the groups that are not named.
-        roles: of the trained networks; the groups are these and the method's adapters. Adapters
-            that a method keeps under a trained role's name belong to that role's group.
-        steps: length of the stage.
-        steps_per_epoch: length of an epoch.
+        optimizers: optimizers by group; `"default"` serves the groups that are not named.
+        roles: roles of the trained networks. The groups are these and the method's adapters.
+            Adapters that a method keeps under the name of a trained role belong to its group.
+        steps: number of steps of the stage.
+        steps_per_epoch: number of steps per epoch.
     """
     groups = (*roles, ADAPTERS)
     chosen = {group: optimizers.get(group, optimizers["default"]) for group in groups}
@@ -165,6 +260,6 @@ def optimizer_groups(
 
 
 def _labels(roles: tuple[str, ...], params: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The group of every network, and of every part of the adapters."""
+    """Returns the group of every network, and of every part of the adapters."""
     adapters = {name: name if name in roles else ADAPTERS for name in params[ADAPTERS]}
     return {**{role: role for role in roles}, ADAPTERS: adapters}

@@ -1,193 +1,183 @@
-"""A stage: networks by role, a method, an optimizer; and the state that training changes."""
+"""A stage: networks by role, a method and an optimizer."""
 
 import dataclasses
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
-from kd_jax.data import Views
-from kd_jax.methods import Adapters, Method
+from kd_jax.core.errors import UsageError
+from kd_jax.data.preprocessing import Views
+from kd_jax.methods import Adapters, Method, StageInfo
 from kd_jax.models import Outputs
 
 PyTree = Any
-ADAPTERS = "adapters"
-"""Name of the parameter group of the method's adapters, beside the roles."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """What is trained, and against what.
+    """Networks that are trained, and the method that trains them.
 
     Attributes:
-        networks: module of each role.
-        trained: roles whose networks are trained; the others are frozen.
-        method: what is minimised.
-        optimizer: transformation of the parameters `{group: tree}`, where the groups are the
-            trained roles and `"adapters"`.
-        views: what each role sees of a batch.
-        seed: of everything random in the stage.
+        networks: module of each role. The roles are those of the method. A module is called as
+            `network.apply(variables, images, train=...)` and returns `Outputs`.
+        method: the quantity to minimize.
+        optimizer: optax transformation of the parameters `{group: tree}`, where the groups are the
+            trained roles and `"adapters"`. See `optimizer_groups` for one optimizer per group.
+        views: the images that each role sees of a batch. None: a batch holds ready inputs, one
+            array for all roles, or a dictionary of one array per role.
+        seed: seed of everything random in the stage.
+        info: sizes of the training set and of the stage, for the methods that need them.
+
+    Raises:
+        UsageError: if the networks are not those of the method, or a part is of the wrong type.
     """
 
     networks: Mapping[str, nn.Module]
-    trained: tuple[str, ...]
     method: Method
     optimizer: optax.GradientTransformation
-    views: Views
+    views: Views | None = None
     seed: int = 0
+    info: StageInfo | None = None
+
+    def __post_init__(self):
+        if not isinstance(self.method, Method):
+            raise UsageError(
+                f"Stage: method is {self.method!r}, but must be a Method such as"
+                " kd_jax.methods.KD()."
+            )
+        name, roles = type(self.method).__name__, self.method.roles
+        for role in roles:
+            if role not in self.networks:
+                raise UsageError(f"Stage: networks has no {role!r}, which {name} needs: add it.")
+        for role, network in self.networks.items():
+            if role not in roles:
+                raise UsageError(
+                    f"Stage: networks has {role!r}, which {name} would never use: leave it out; its"
+                    f" roles are {', '.join(roles)}."
+                )
+            if not isinstance(network, nn.Module):
+                raise UsageError(f"Stage: networks[{role!r}] must be a flax.linen.Module.")
+        if not isinstance(self.optimizer, optax.GradientTransformation):
+            raise UsageError(
+                "Stage: optimizer must be an optax.GradientTransformation, such as optax.sgd(0.1)."
+            )
+        seen = [role for role in roles if not takes_index(self.networks[role])]
+        if self.views is not None and set(self.views.roles) != set(seen):
+            raise UsageError(
+                f"Stage: views are of {', '.join(self.views.roles)}, but the roles are"
+                f" {', '.join(seen)}: give one view per role."
+            )
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Returns the roles whose networks are trained, in the order of `networks`."""
+        return tuple(role for role in self.networks if role not in self.method.frozen_roles)
 
     @property
     def frozen(self) -> tuple[str, ...]:
-        """Roles whose networks stay as they are."""
-        return tuple(role for role in self.networks if role not in self.trained)
+        """Returns the roles whose networks stay as they are."""
+        return tuple(role for role in self.networks if role in self.method.frozen_roles)
 
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """Returns the roles whose networks take the index of an image instead of the image."""
+        return tuple(role for role, network in self.networks.items() if takes_index(network))
 
-class TrainState(flax.struct.PyTreeNode):
-    """Everything that a step changes, and nothing else: arrays only.
+    def inputs(
+        self, image: jax.Array | Mapping[str, jax.Array], index: jax.Array | None = None
+    ) -> dict[str, jax.Array]:
+        """Returns the inputs of the networks in evaluation.
 
-    Attributes:
-        step: number of steps done, int32.
-        params: `{group: parameters}` of the trained roles and of `"adapters"`.
-        model_state: `{role: collections}` that trained networks keep beside their parameters,
-            such as batch statistics.
-        method_state: what the method carries from step to step.
-        opt_state: of the optimizer.
-    """
-
-    step: jax.Array
-    params: dict[str, PyTree]
-    model_state: dict[str, PyTree]
-    method_state: PyTree
-    opt_state: PyTree
-
-    def variables(self, role: str) -> PyTree:
-        """The variables of a trained network, as its `apply` takes them."""
-        return {"params": self.params[role], **self.model_state[role]}
-
-
-def named_key(seed: int, name: str) -> jax.Array:
-    """A random key that depends on the seed and on what it is for, not on the order of calls."""
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
-
-
-def init_network(stage: Stage, role: str, images: jax.Array) -> PyTree:
-    """Fresh variables of a network.
-
-    Two stages with one seed start a role's network alike, so that their difference is the method's.
-    """
-    view = stage.views.evaluation(images)[role]
-    return stage.networks[role].init(named_key(stage.seed, role), view, train=False)
-
-
-def init_state(
-    stage: Stage, variables: Mapping[str, PyTree], batch: Mapping[str, jax.Array], statistics
-) -> TrainState:
-    """The state before the first step.
-
-    Args:
-        stage: what is trained.
-        variables: of every network, trained and frozen.
-        batch: a batch of the right shapes: `image`, `label`, `index`.
-        statistics: what the method asked to know of the training set.
-    """
-    views = stage.views.evaluation(batch["image"])
-    outputs = {
-        role: network.apply(variables[role], views[role], train=False)
-        for role, network in stage.networks.items()
-    }
-    adapters = stage.method.init(named_key(stage.seed, ADAPTERS), outputs, batch, statistics)
-    params = {role: variables[role]["params"] for role in stage.trained}
-    params[ADAPTERS] = adapters.params
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        model_state={
-            role: {name: value for name, value in variables[role].items() if name != "params"}
-            for role in stage.trained
-        },
-        method_state=adapters.state,
-        opt_state=stage.optimizer.init(params),
-    )
-
-
-def _forward(
-    stage: Stage, params, model_state, frozen, views, key
-) -> tuple[dict[str, Outputs], dict[str, PyTree]]:
-    """One forward pass a network: outputs of all roles, new model state of the trained ones."""
-    outputs, new_state = {}, {}
-    for role, network in stage.networks.items():
-        with jax.named_scope(role):
-            if role in stage.trained:
-                outputs[role], new_state[role] = network.apply(
-                    {"params": params[role], **model_state[role]},
-                    views[role],
-                    train=True,
-                    mutable=list(model_state[role]),
-                    rngs={"dropout": jax.random.fold_in(key, zlib.crc32(role.encode()))},
-                )
-            else:
-                outputs[role] = network.apply(frozen[role], views[role], train=False)
-    return outputs, new_state
-
-
-def train_step(
-    stage: Stage,
-    state: TrainState,
-    frozen: Mapping[str, PyTree],
-    batch: Mapping[str, jax.Array],
-    axis_name: str | None = None,
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step of all trained networks: one forward pass each, one gradient tree.
-
-    Written for the global batch, to be compiled by `jax.jit`; under `jax.pmap` it sees this
-    device's part of it, and `axis_name` joins them.
-
-    Args:
-        stage: what is trained.
-        state: before the step.
-        frozen: variables of the frozen networks; never changed.
-        batch: `image` uint8 `[N, H, W, C]`, `label` and `index` int32 `[N]`.
-        axis_name: the axis of `pmap`.
-
-    Returns:
-        The state after the step, and float32 metrics of the batch before the update: `loss`, every
-        term of the method unweighted, and `accuracy/ROLE`.
-    """
-    rows = jnp.arange(len(batch["label"]), dtype=jnp.int32)
-    if axis_name is not None:
-        rows += len(rows) * lax.axis_index(axis_name)
-    key = jax.random.fold_in(named_key(stage.seed, "step"), state.step)
-    views = stage.views.training(key, batch["image"], rows)
-    batch = {**batch, "key": key, "step": state.step}
-    if axis_name is not None:  # dropout draws anew for every device's share
-        key = jax.random.fold_in(key, lax.axis_index(axis_name))
-
-    def loss_fn(params):
-        outputs, model_state = _forward(stage, params, state.model_state, frozen, views, key)
-        adapters = Adapters(params[ADAPTERS], state.method_state)
-        loss, terms, method_state = stage.method(adapters, outputs, batch, axis_name=axis_name)
-        accuracies = {
-            f"accuracy/{role}": jnp.mean(
-                (out.logits.argmax(-1) == batch["label"]).astype(jnp.float32)
+        Args:
+            image: `batch["image"]`: uint8 `[N, H, W, C]` where the stage has views; else float
+                inputs, one array for all roles or one per role.
+            index: `batch["index"]`, int32 `[N]`, for networks that take the index of an image in
+                the training set. Without it they have no input.
+        """
+        indices = {} if index is None else dict.fromkeys(self.recorded, index)
+        if self.views is not None:
+            return {**self.views.evaluation(jnp.asarray(image)), **indices}
+        seen = [role for role in self.networks if role not in self.recorded]
+        if not isinstance(image, Mapping):
+            return {**dict.fromkeys(seen, image), **indices}
+        if missing := [role for role in seen if role not in image]:
+            raise UsageError(
+                f"batch['image'] has no input for the role {missing[0]!r}: give one array per role,"
+                " or one array for all."
             )
-            for role, out in outputs.items()
-        }
-        return loss, ({"loss": loss, **terms, **accuracies}, model_state, method_state)
+        return {**{role: image[role] for role in seen}, **indices}
 
-    grads, (metrics, model_state, method_state) = jax.grad(loss_fn, has_aux=True)(state.params)
-    if axis_name is not None:
-        grads, metrics, model_state = lax.pmean((grads, metrics, model_state), axis_name)
-    updates, opt_state = stage.optimizer.update(grads, state.opt_state, state.params)
-    return TrainState(
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
-        model_state=model_state,
-        method_state=method_state,
-        opt_state=opt_state,
-    ), metrics
+    def check_frozen(self, frozen: Mapping[str, PyTree]) -> None:
+        """Raises `UsageError` unless `frozen` has variables for exactly the frozen roles."""
+        name = type(self.method).__name__
+        for role in self.frozen:
+            if role not in frozen:
+                raise UsageError(
+                    f"frozen has no variables for the role {role!r}, which {name} does not train:"
+                    " add them."
+                )
+        for role in frozen:
+            if role in self.trained:
+                raise UsageError(
+                    f"frozen has variables for the role {role!r}, but {name} trains this network:"
+                    " pass them as its first variables to init_state(trained=...)."
+                )
+            if role not in self.networks:
+                raise UsageError(
+                    f"frozen has variables for {role!r}, but the roles of {name} are"
+                    f" {', '.join(self.networks)}: leave them out."
+                )
+
+    def predict(
+        self, variables: Mapping[str, PyTree], adapters: Adapters, image: jax.Array
+    ) -> dict[str, Outputs]:
+        """Returns the outputs that are evaluated, by name: those of `Method.predict`.
+
+        Args:
+            variables: variables of every network.
+            adapters: the method's adapters.
+            image: the images, as in `inputs`.
+        """
+        return self.method.predict(adapters, self.outputs(variables, image))
+
+    def outputs(
+        self,
+        variables: Mapping[str, PyTree],
+        image: jax.Array | Mapping[str, jax.Array],
+        index: jax.Array | None = None,
+    ) -> dict[str, Outputs]:
+        """Returns the outputs, in evaluation, of the networks with variables and an input.
+
+        Args:
+            variables: variables by role.
+            image: the images, as in `inputs`.
+            index: the indices, as in `inputs`.
+
+        Raises:
+            UsageError: if a network does not return `Outputs`.
+        """
+        inputs = self.inputs(image, index)
+        return {
+            role: check_outputs(role, network.apply(variables[role], inputs[role], train=False))
+            for role, network in self.networks.items()
+            if role in variables and role in inputs
+        }
+
+
+def takes_index(network: nn.Module) -> bool:
+    """Returns whether the input of a network is the index of an image; see `Recorded`."""
+    return bool(getattr(network, "takes_index", False))
+
+
+def check_outputs(role: str, outputs: Any) -> Outputs:
+    """Returns the result of the network of a role; raises `UsageError` if it is not `Outputs`."""
+    if not isinstance(outputs, Outputs):
+        raise UsageError(
+            f"The network of the role {role!r} returns {type(outputs).__name__}: return"
+            " kd_jax.models.Outputs(logits, embedding, ...)."
+        )
+    return outputs

@@ -1,86 +1,95 @@
-"""What a method wants to know of the whole training set before the first step."""
+"""Statistics of the whole training set that a method needs before the first step."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from kd_jax.data import Feed, batch_of
-from kd_jax.devices import place, replicated, split
+from kd_jax.core.devices import replicated, split
+from kd_jax.methods import Method
 from kd_jax.training.stage import Stage
 
 PyTree = Any
 
 
 def batch_statistics(
-    stage: Stage,
-    frozen: Mapping[str, PyTree],
-    images: Mapping[str, jax.Array],
-    rows: Mapping[str, jax.Array],
+    stage: Stage, frozen: Mapping[str, PyTree], batch: Mapping[str, Any]
 ) -> PyTree:
-    """The statistics of one batch, of images as they are.
+    """Computes the statistics of one batch, of images without augmentation.
 
     Args:
-        stage: whose method asks.
+        stage: the stage, whose method defines the statistics.
         frozen: variables of the frozen networks.
-        images: the training set, if it lies on the devices.
-        rows: of the batch, as from `Feed.batches`.
+        batch: `image`, `label`, optionally `index` and the mask `where`, bool `[N]`, False for
+            rows that only fill up the batch.
     """
-    batch = batch_of(images, rows)
-    views = stage.views.evaluation(batch["image"])
-    outputs = {
-        role: stage.networks[role].apply(frozen[role], views[role], train=False)
-        for role in stage.frozen
-    }
-    known = {"label": batch["label"], "index": batch["index"]}
-    return stage.method.statistics(outputs, known, batch["where"])
+    outputs = stage.outputs(
+        {role: frozen[role] for role in stage.frozen}, batch["image"], batch.get("index")
+    )
+    known = {name: batch[name] for name in ("label", "index") if name in batch}
+    where = batch.get("where")
+    if where is None:
+        image = batch["image"]
+        images = next(iter(image.values())) if isinstance(image, Mapping) else image
+        where = jnp.ones(len(images), bool)
+    return stage.method.statistics(outputs, known, where)
 
 
 def statistics_shapes(
-    stage: Stage, frozen: Mapping[str, PyTree], example: Mapping[str, jax.Array]
+    stage: Stage, frozen: Mapping[str, PyTree], batch: Mapping[str, Any]
 ) -> PyTree:
-    """Shapes and dtypes of the statistics; no leaves if the method asks for nothing.
+    """Returns shapes and dtypes of the statistics; no leaves if the method needs none.
 
     Args:
-        stage: whose method asks.
+        stage: the stage.
         frozen: variables of the frozen networks.
-        example: a batch of the right shapes: `image`, `label`, `index`.
+        batch: a batch of the right shapes.
     """
-    rows = {**example, "where": jnp.ones(len(example["index"]), bool)}
-    return jax.eval_shape(lambda *arguments: batch_statistics(stage, *arguments), frozen, {}, rows)
+    return jax.eval_shape(functools.partial(batch_statistics, stage), frozen, dict(batch))
 
 
 def dataset_statistics(
     stage: Stage,
     frozen: Mapping[str, PyTree],
-    feed: Feed,
-    batch_size: int,
-    mesh: Mesh,
-    shapes: PyTree,
+    batches: Iterable[Mapping[str, Any]],
+    mesh: Mesh | None = None,
 ) -> PyTree:
-    """The statistics summed over the training set: one pass of the frozen networks over it.
+    """Sums the statistics over the training set: one pass of the frozen networks over it.
 
     Args:
-        stage: whose method asks.
+        stage: the stage.
         frozen: variables of the frozen networks.
-        feed: the training set.
-        batch_size: images at a time; the last batch is padded and masked.
-        mesh: devices over which a batch is spread.
-        shapes: from `statistics_shapes`.
+        batches: every image once, without augmentation; see `batch_statistics`. They are not
+            read if the method needs no statistics.
+        mesh: devices over which the batches are split. None leaves them where they are.
+
+    Returns:
+        The sums, for `init_state`; an empty dictionary if the method needs none.
     """
-    total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    if not jax.tree.leaves(total):
-        return total
-    whole, batches = replicated(mesh), split(mesh)
+    total = None
 
-    def add(total, frozen, images, rows):
-        part = batch_statistics(stage, frozen, images, rows)
-        return jax.tree.map(jnp.add, total, part)
+    def add(total, frozen, batch):
+        return jax.tree.map(jnp.add, total, batch_statistics(stage, frozen, batch))
 
-    compiled = jax.jit(add, in_shardings=(whole, whole, whole, batches), out_shardings=whole)
-    for rows in feed.batches(batch_size):
-        placed = {name: place(array, batches) for name, array in rows.items()}
-        total = compiled(total, frozen, feed.images, placed)
-    return total
+    compiled = jax.jit(add)
+    if mesh is not None:
+        whole = replicated(mesh)
+        compiled = jax.jit(add, in_shardings=(whole, whole, split(mesh)), out_shardings=whole)
+    if not _needs_any(stage):
+        return {}
+    for batch in batches:
+        if total is None:
+            shapes = statistics_shapes(stage, frozen, batch)
+            total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+            if not jax.tree.leaves(total):
+                return {}
+        total = compiled(total, frozen, dict(batch))
+    return {} if total is None else total
+
+
+def _needs_any(stage: Stage) -> bool:
+    """Returns False for methods that keep the empty default of `Method.statistics`."""
+    return type(stage.method).statistics is not Method.statistics

@@ -3,14 +3,12 @@ import numpy as np
 import pytest
 from small_stage import train
 
-from kd_jax.methods import Evolutionary
+from kd_jax.methods import EKD
 from kd_jax.training.execution import chunk
-
-ONLINE = {"method": Evolutionary(), "trained": ("teacher", "student")}
 
 
 def assert_close(found, expected, rtol):
-    """Relative to the largest entry of each array."""
+    """Compares relative to the largest entry of each array."""
     for path, one in jax.tree_util.tree_leaves_with_path(expected):
         other = dict(jax.tree_util.tree_leaves_with_path(found))[path]
         scale = max(np.abs(one).max(), 1e-3)
@@ -33,14 +31,14 @@ def test_devices_and_executions_agree_after_five_steps(one_device, execution, de
 @pytest.fixture(scope="module")
 def one_device_online():
     """Three steps of two networks with their guided modules."""
-    return train("jit", 1, 3, **ONLINE)
+    return train("jit", 1, 3, method=EKD())
 
 
 @pytest.mark.parametrize(("execution", "devices"), [("jit", 2), ("jit", 8), ("pmap", 8)])
 def test_they_agree_on_an_online_stage_with_modules(one_device_online, execution, devices):
     expected, metrics = one_device_online
     assert set(expected.params["adapters"]) == {"teacher", "student"}
-    state, found = train(execution, devices, 3, **ONLINE)
+    state, found = train(execution, devices, 3, method=EKD())
     assert_close(found, metrics, 1e-4)
     assert_close(state.params, expected.params, 1e-4)
     assert_close(state.model_state, expected.model_state, 1e-4)

@@ -5,7 +5,7 @@ from etils import epath
 from kd_jax.training.log import MetricsLog, ProgressLine
 
 
-def test_a_resumed_log_drops_what_came_after_the_checkpoint(tmp_path):
+def test_a_resumed_log_drops_the_lines_after_the_checkpoint(tmp_path):
     path = epath.Path(tmp_path / "metrics.jsonl")
     log = MetricsLog(path, -1)
     for step in (10, 20, 30):
@@ -25,7 +25,7 @@ def test_only_one_process_writes(tmp_path):
     assert not path.exists()
 
 
-def test_speed_leaves_out_what_is_not_training(monkeypatch):
+def test_speed_leaves_out_compilation_and_evaluation(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     line = ProgressLine("student", 100, 64, enabled=False)
@@ -43,7 +43,7 @@ def test_speed_leaves_out_what_is_not_training(monkeypatch):
     assert line.images_per_second == 15 * 64 / 3
 
 
-def test_a_line_says_what_is_left(monkeypatch, capsys):
+def test_a_line_has_the_remaining_time(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     line = ProgressLine("student", 1000, 50)

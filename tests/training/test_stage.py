@@ -1,144 +1,207 @@
-import dataclasses
+"""The contract of a stage with its parts. Nothing is compiled here."""
 
+import dataclasses
+import functools
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from small_stage import IMAGES, LABELS, ORDER, init, make_stage, start, train
+import pytest
+from small_stage import BATCH, INPUTS, NORMALIZATION, Dense, dense_frozen, dense_stage
 
-from kd_jax.data import Augmentation, batch_of
-from kd_jax.devices import data_mesh
-from kd_jax.methods import Evolutionary, Method, SoftTargets, Supervised
-from kd_jax.training import train_step
+from kd_jax.core.errors import UsageError
+from kd_jax.data.preprocessing import View, Views
+from kd_jax.methods import HORKD, KD, Adapters, Method, Supervised
+from kd_jax.training import (
+    OPTIMIZERS,
+    Stage,
+    dataset_statistics,
+    init_network,
+    init_state,
+    train_step,
+)
+
+BOTH = {"teacher": Dense(width=8), "student": Dense()}
 
 
-def test_one_step_is_sgd_on_the_methods_gradient():
-    """Against a plain PyTorch-style update, written out."""
-    stage = make_stage(method=SoftTargets())
+def views(*roles):
+    return Views({role: View((4, 4), NORMALIZATION) for role in roles})
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (
+            {"networks": {"student": Dense()}},
+            r"networks has no 'teacher', which KD needs: add it\.",
+        ),
+        (
+            {"networks": {**BOTH, "peer": Dense()}},
+            r"networks has 'peer', which KD would never use: leave it out; its roles are teacher, ",
+        ),
+        ({"networks": {**BOTH, "student": lambda x: x}}, r"networks\['student'\] must be a flax"),
+        ({"method": KD}, r"method is <class .*KD'>, but must be a Method such as .*KD\(\)\."),
+        ({"method": "kd"}, r"method is 'kd', but must be a Method"),
+        ({"optimizer": optax.sgd}, r"optimizer must be an optax\.GradientTransformation, such as"),
+        ({"optimizer": OPTIMIZERS.get("sgd")(learning_rate=0.1)}, "optimizer must be an optax"),
+        ({"views": views("student")}, "views are of student, but the roles are teacher, student"),
+        ({"views": views("teacher", "student", "peer")}, "views are of teacher, student, peer"),
+    ],
+)
+def test_parts_that_do_not_fit_are_one_sentence(options, says):
+    parts = {"networks": BOTH, "method": KD(), "optimizer": optax.sgd(0.1)}
+    with pytest.raises(UsageError, match=f"^Stage: {says}") as error:
+        Stage(**{**parts, **options})
+    assert "\n" not in str(error.value)
+
+
+def test_roles_are_trained_or_frozen():
+    stage = dense_stage(KD(), views=views("teacher", "student"))
+    assert (stage.trained, stage.frozen) == (("student",), ("teacher",))
+    assert dense_stage(Supervised()).frozen == ()
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """A stage of KD, its frozen variables and its first state."""
+    stage = dense_stage(KD())
+    frozen = dense_frozen(stage)
+    return stage, frozen, init_state(stage, BATCH, frozen)
+
+
+def shapes(stage, state, frozen, batch=BATCH):
+    """Traces a step without compilation."""
+    return jax.eval_shape(functools.partial(train_step, stage), state, frozen, batch)
+
+
+@pytest.mark.parametrize(
+    ("roles", "says"),
+    [
+        ((), "frozen has no variables for the role 'teacher', which KD does not train: add them"),
+        (
+            ("teacher", "student"),
+            r"variables for the role 'student', but KD trains this network: .*trained=\.\.\.",
+        ),
+        (("teacher", "peer"), "for 'peer', but the roles of KD are teacher, student: leave them"),
+    ],
+)
+def test_frozen_variables_are_those_of_the_frozen_roles(parts, roles, says):
+    stage, frozen, state = parts
+    frozen = dict.fromkeys(roles, frozen["teacher"])
+    with pytest.raises(UsageError, match=says):
+        init_state(stage, BATCH, frozen)
+    with pytest.raises(UsageError, match=says):
+        shapes(stage, state, frozen)
+
+
+def test_inputs_are_one_array_or_one_per_role(parts):
+    stage, frozen, state = parts
+    assert stage.inputs(INPUTS)["teacher"] is stage.inputs(INPUTS)["student"]
+    each = {"teacher": INPUTS[:16, :2], "student": INPUTS[:16], "other": None}
+    assert set(stage.inputs(each)) == {"teacher", "student"}
+    with pytest.raises(UsageError, match=r"batch\['image'\] has no input for the role 'teacher'"):
+        shapes(stage, state, frozen, {**BATCH, "image": {"student": INPUTS[:16]}})
+
+
+class Logits(nn.Module):
+    """Returns an array."""
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        return nn.Dense(5, name="classifier")(images)
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_a_network_must_return_outputs(parts, role):
+    good, frozen, state = parts
     stage = dataclasses.replace(
-        stage, views=dataclasses.replace(stage.views, augmentation=Augmentation())
+        good, networks={**BOTH, role: Logits()}, method=HORKD(centers="dataset")
     )
-    _, frozen, state = start(stage, data_mesh(1))
-    index = jnp.asarray(ORDER(0))
-    batch = {"image": jnp.asarray(IMAGES)[index], "label": jnp.asarray(LABELS)[index]}
-    batch["index"] = index
-    views = stage.views.evaluation(batch["image"])
-    teacher = stage.networks["teacher"].apply(frozen["teacher"], views["teacher"], train=False)
-
-    def loss_fn(params):
-        variables = {"params": params, **state.model_state["student"]}
-        student, _ = stage.networks["student"].apply(
-            variables, views["student"], train=True, mutable=["batch_stats"]
-        )
-        soft = jax.nn.softmax(teacher.logits / 4)
-        divergence = soft * (jnp.log(soft) - jax.nn.log_softmax(student.logits / 4))
-        hard = -jax.nn.log_softmax(student.logits)[jnp.arange(16), batch["label"]].mean()
-        return 0.1 * hard + 0.9 * 16 * divergence.sum(-1).mean()
-
-    params = state.params["student"]
-    loss, grads = jax.jit(jax.value_and_grad(loss_fn))(params)
-    expected = jax.tree.map(lambda p, g: p - 0.05 * (g + 5e-4 * p), params, grads)
-    new, metrics = jax.jit(lambda s: train_step(stage, s, frozen, batch))(state)
-    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-        new.params["student"],
-        expected,
-    )
-
-
-def test_every_part_learns_and_every_term_is_logged(one_device):
-    state, metrics = one_device
-    _, _, first = start(make_stage(), data_mesh(1))
-    for group in ("student", "adapters"):
-        moved = jax.tree.map(
-            lambda a, b: bool(np.any(a != np.asarray(b))), state.params[group], first.params[group]
-        )
-        assert all(jax.tree.leaves(moved)), group
-    assert set(metrics) == {
-        "loss",
-        "cross_entropy",
-        "feature_l1",
-        "pair_relation",
-        "triplet_relation",
-        "center_relation",
-        "accuracy/teacher",
-        "accuracy/student",
-    }
-    weights = {"cross_entropy": 1, "feature_l1": 0.1, "pair_relation": 1}
-    weights |= {"triplet_relation": 1, "center_relation": 1}
-    total = sum(weight * metrics[name] for name, weight in weights.items())
-    np.testing.assert_allclose(metrics["loss"], total, rtol=1e-5)
-
-
-def test_training_lowers_the_loss():
-    _, metrics = train("jit", 1, 60, method=SoftTargets(hard_weight=0.0, soft_weight=1.0))
-    assert metrics["loss"][-3:].mean() < 0.5 * metrics["loss"][:3].mean()
+    variables = init_network(stage, role, INPUTS)
+    says = rf"The network of the role '{role}' returns \w+: return kd_jax\.models\.Outputs\(logits"
+    if role == "teacher":
+        frozen = {"teacher": variables}
+        with pytest.raises(UsageError, match=says):
+            dataset_statistics(stage, frozen, [BATCH])
+    else:
+        state = state.replace(params={**state.params, "student": variables["params"]})
+    with pytest.raises(UsageError, match=says):
+        init_state(stage, BATCH, frozen)
+    with pytest.raises(UsageError, match=says):
+        shapes(stage, state, frozen)
+    with pytest.raises(UsageError, match=says):
+        stage.predict({**frozen, "student": state.variables("student")}, Adapters(), INPUTS)
 
 
 @dataclasses.dataclass(frozen=True)
-class Mutual(Method):
-    """Both networks learn from the labels, and the student from the teacher."""
+class Returns(Method):
+    """A method whose result is that of a function of the loss and the state."""
 
-    roles = ("teacher", "student")
+    result: object
+
+    roles = ("student",)
+
+    def init(self, key, outputs, batch, statistics, info):
+        return Adapters(state={"count": jnp.zeros(())})
 
     def __call__(self, adapters, outputs, batch, *, axis_name=None):
-        hard = [
-            optax.softmax_cross_entropy_with_integer_labels(out.logits, batch["label"]).mean()
-            for out in outputs.values()
-        ]
-        target = jax.lax.stop_gradient(outputs["teacher"].logits)
-        match = jnp.mean((outputs["student"].logits - target) ** 2)
-        return sum(hard) + match, {"match": match}, adapters.state
+        losses = optax.softmax_cross_entropy_with_integer_labels(
+            outputs["student"].logits, batch["label"]
+        )
+        return self.result(losses, adapters.state)
 
 
-def test_an_online_method_trains_two_roles_in_one_gradient_tree():
-    state, metrics = train("jit", 2, 2, method=Mutual(), trained=("teacher", "student"))
-    _, _, first = start(make_stage(method=Mutual(), trained=("teacher", "student")), data_mesh(1))
-    assert set(state.model_state) == {"teacher", "student"}
-    for role in ("teacher", "student"):
-        before = np.asarray(first.params[role]["LinearMap_0"]["kernel"])
-        assert np.any(state.params[role]["LinearMap_0"]["kernel"] != before)
-    assert np.isfinite(metrics["match"]).all()
+TUPLE = r"Returns must return \(loss, terms, state\), where terms is a dictionary\."
+SCALAR = r"Returns returns {} of shape \(16,\): it must be a scalar, such as the mean over the"
+STATE = "Returns returns a state of another structure than its init made: return adapters.state"
 
 
-def test_ekd_without_what_it_adds_is_a_step_of_kd_to_the_last_bit():
-    ekd = Evolutionary(
-        evolving=False, teacher_modules=0, student_modules=0, hard_weight=0.1, cross_weight=0.9
+@pytest.mark.parametrize(
+    ("result", "says"),
+    [
+        (lambda losses, state: losses.mean(), TUPLE),
+        (lambda losses, state: (losses.mean(), {}), TUPLE),
+        (lambda losses, state: (losses.mean(), losses.mean(), state), TUPLE),
+        (lambda losses, state: (losses, {}, state), SCALAR.format("loss")),
+        (lambda losses, state: (losses.mean(), {"hard": losses}, state), SCALAR.format("hard")),
+        (lambda losses, state: (losses.mean(), {}, {}), STATE),
+        (lambda losses, state: (losses.mean(), {}, {**state, "new": losses}), STATE),
+        (lambda losses, state: (losses.mean(), {}, None), STATE),
+    ],
+)
+def test_a_method_must_return_a_scalar_its_terms_and_its_state(result, says):
+    stage = dense_stage(Returns(result))
+    with pytest.raises(UsageError, match=says):
+        shapes(stage, init_state(stage, BATCH), {})
+
+
+def test_terms_are_any_mapping_and_a_state_may_change():
+    stage = dense_stage(
+        Returns(lambda x, state: (x.mean(), {"hard": x.mean()}, {"count": x.sum()}))
     )
-    (ours, found), (theirs, expected) = (
-        train("jit", 1, 2, method=method) for method in (ekd, SoftTargets())
-    )
-    assert ours.params["adapters"] == {}
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    np.testing.assert_array_equal(found["loss"], expected["loss"])
+    state, metrics = shapes(stage, init_state(stage, BATCH), {})
+    assert set(metrics) == {"loss", "hard", "accuracy/student"}
+    assert state.method_state["count"].shape == ()
+
+
+class Unlabeled(Method):
+    """Uses no labels."""
+
+    roles = ("student",)
+
+    def __call__(self, adapters, outputs, batch, *, axis_name=None):
+        return jnp.square(outputs["student"].embedding).mean(), {}, adapters.state
+
+
+def test_a_batch_without_labels_has_no_accuracies():
+    stage, batch = dense_stage(Unlabeled()), {"image": BATCH["image"]}
+    assert set(shapes(stage, init_state(stage, batch), {}, batch)[1]) == {"loss"}
 
 
 def test_equal_roles_of_two_stages_start_alike():
-    one, other = (jax.jit(lambda m=m: init(make_stage(method=m)))() for m in (None, Supervised()))
+    one, other = (init_network(dense_stage(m), "student", INPUTS) for m in (KD(), Supervised()))
     jax.tree.map(np.testing.assert_array_equal, one, other)
-
-
-def test_the_step_compiles_once_and_keeps_the_frozen_network():
-    stage = make_stage(method=SoftTargets())
-    feed, frozen, state = start(stage, data_mesh(1))
-    before = jax.device_get(frozen)
-    traces = 0
-
-    @jax.jit
-    def step(state, index):
-        nonlocal traces
-        traces += 1
-        batch = batch_of(feed.images, {"index": index})
-        return train_step(stage, state, frozen, batch)
-
-    for i in range(4):
-        state, _ = step(state, jnp.asarray(ORDER(i)))
-    assert traces == 1
-    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(frozen))
-
-
-def test_low_precision_computes_but_keeps_float32_state():
-    state, metrics = train("jit", 1, 1, dtype=jnp.bfloat16)
-    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(state.params))
-    assert all(np.isfinite(value).all() for value in metrics.values())
+    another = init_network(dense_stage(KD(), seed=1), "student", INPUTS)
+    assert (another["params"]["hidden"]["kernel"] != one["params"]["hidden"]["kernel"]).any()

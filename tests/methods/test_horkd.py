@@ -7,23 +7,15 @@ import numpy as np
 import pytest
 
 from kd_jax import losses
-from kd_jax.devices import AXIS
-from kd_jax.methods import (
-    METHODS,
-    Adapters,
-    Evolutionary,
-    HybridOrder,
-    ImprovedDistillation,
-    SoftTargets,
-    Supervised,
-    Transfer,
-)
+from kd_jax.core.devices import AXIS
+from kd_jax.core.errors import UsageError
+from kd_jax.methods import HORKD, Adapters, Ramp
 from kd_jax.models import Outputs
 
 N, C = 16, 5
 LABELS = jnp.asarray(np.arange(N) % 4, jnp.int32)  # class 4 has no images
 BATCH = {"label": LABELS, "index": jnp.arange(N)}
-ALL = HybridOrder(feature_weight=0.3, pair_weight=2.0, triplet_weight=3.0, center_weight=0.7)
+ALL = HORKD(feature_weight=0.3, pair_weight=2.0, triplet_weight=3.0, center_weight=0.7)
 
 
 def outputs(seed, width):
@@ -39,7 +31,7 @@ def both(student=6, teacher=6):
 
 
 def statistics(method, by_role, parts=1):
-    """Summed over parts of the set, as the pipeline does."""
+    """Sums over parts of the set."""
     found = []
     for rows in np.split(np.arange(N), parts):
         part = jax.tree.map(lambda x, rows=rows: x[rows], by_role)
@@ -49,42 +41,12 @@ def statistics(method, by_role, parts=1):
 
 
 def start(method, by_role):
-    return method.init(jax.random.key(2), by_role, BATCH, statistics(method, by_role))
-
-
-def test_the_registry_has_every_method():
-    assert {
-        "evolutionary": Evolutionary,
-        "hybrid_order": HybridOrder,
-        "improved_distillation": ImprovedDistillation,
-        "soft_targets": SoftTargets,
-        "supervised": Supervised,
-        "transfer": Transfer,
-    } == METHODS
-    assert all("student" in method.roles for method in METHODS.values())
-
-
-def test_supervised_is_cross_entropy():
-    by_role = {"student": outputs(1, 6)}
-    loss, terms, _ = Supervised()(Adapters(), by_role, BATCH)
-    expected = losses.cross_entropy(by_role["student"].logits, LABELS).mean()
-    assert loss == terms["cross_entropy"] == expected
-
-
-def test_soft_targets_are_weighted():
-    by_role = both()
-    loss, terms, _ = SoftTargets(temperature=2.0, hard_weight=0.3, soft_weight=0.5)(
-        Adapters(), by_role, BATCH
-    )
-    logits = by_role["student"].logits, by_role["teacher"].logits
-    soft = losses.soft_target_kl(*logits, temperature=2.0).mean()
-    np.testing.assert_allclose(terms["soft_target_kl"], soft, rtol=1e-6)
-    np.testing.assert_allclose(loss, 0.3 * terms["cross_entropy"] + 0.5 * soft, rtol=1e-6)
+    return method.init(jax.random.key(2), by_role, BATCH, statistics(method, by_role), None)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("centers", ["dataset", "batch"])
-def test_hybrid_order_is_equation_8(reduction, centers):
+def test_the_loss_is_equation_8(reduction, centers):
     method = dataclasses.replace(ALL, reduction=reduction, centers=centers)
     by_role = both()
     adapters = start(method, by_role)
@@ -121,6 +83,12 @@ def test_dataset_centers_do_not_depend_on_the_batches():
     np.testing.assert_allclose(state["centers"], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_dataset_centers_need_statistics():
+    says = r"HORKD needs the class centers of the training set: .* or set centers = 'batch'"
+    with pytest.raises(UsageError, match=says):
+        ALL.init(jax.random.key(0), both(), BATCH, {}, None)
+
+
 @pytest.mark.parametrize("term", ["feature", "pair", "triplet", "center"])
 def test_a_weight_of_zero_leaves_its_term_out(term):
     method = dataclasses.replace(ALL, **{f"{term}_weight": 0.0})
@@ -132,10 +100,24 @@ def test_a_weight_of_zero_leaves_its_term_out(term):
     assert ("centers" in adapters.state) == (term != "center")
 
 
-def test_widths_are_bridged_where_embeddings_are_compared():
+def test_weights_may_be_ramps():
+    ramp = Ramp(end=4.0, epochs=4.0)
+    method = dataclasses.replace(ALL, hard_weight=ramp, feature_weight=ramp, center_weight=ramp)
     by_role = both(student=4, teacher=6)
-    params = start(ALL, by_role).params
-    assert params["map"]["kernel"].shape == (4, 6)
+    adapters = start(method, by_role)
+    assert "map" in adapters.params
+    assert "centers" in adapters.state
+    for epoch in (0.0, 2.0):  # a weight of 0 at an epoch does not leave the term out
+        loss, terms, _ = method(adapters, by_role, {**BATCH, "epoch": jnp.asarray(epoch)})
+        weights = {"pair_relation": 2.0, "triplet_relation": 3.0}
+        expected = sum(weights.get(name, epoch) * value for name, value in terms.items())
+        assert len(terms) == 5
+        np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_a_map_is_made_only_where_embeddings_of_different_widths_are_compared():
+    by_role = both(student=4, teacher=6)
+    assert start(ALL, by_role).params["map"]["kernel"].shape == (4, 6)
     relations = dataclasses.replace(ALL, feature_weight=0.0, center_weight=0.0)
     assert start(relations, by_role).params == {}
 
@@ -147,7 +129,7 @@ def test_the_map_learns_and_the_teacher_does_not():
     def loss(params, by_role):
         return ALL(Adapters(params, adapters.state), by_role, BATCH)[0]
 
-    by_params, by_outputs = jax.grad(loss, argnums=(0, 1))(adapters.params, by_role)
+    by_params, by_outputs = jax.jit(jax.grad(loss, argnums=(0, 1)))(adapters.params, by_role)
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(by_params))
     assert np.abs(by_outputs["student"].embedding).max() > 0
     assert all(np.abs(leaf).max() == 0 for leaf in jax.tree.leaves(by_outputs["teacher"]))
@@ -181,16 +163,19 @@ def test_pmap_is_the_global_batch(reduction, centers):
 
 
 @pytest.mark.parametrize(
-    ("make", "says"),
+    ("options", "says"),
     [
-        (lambda: HybridOrder(centers="epoch"), "centers must be one of 'dataset', 'batch'"),
-        (lambda: HybridOrder(reduction="max"), "reduction must be one of 'mean', 'sum'"),
-        (lambda: HybridOrder(pair_weight=float("nan")), "pair_weight must be 0 or more"),
-        (lambda: HybridOrder(0.0, 0.0, 0.0, 0.0, 0.0), "must be greater than 0"),
-        (lambda: SoftTargets(temperature=0.0), "temperature must be greater than 0"),
-        (lambda: SoftTargets(soft_weight=-0.1), "soft_weight must be 0 or more"),
+        ({"centers": "epoch"}, "centers = 'epoch' is unknown: choose one of batch, dataset"),
+        ({"reduction": "max"}, "reduction = 'max' is unknown: choose one of mean, sum"),
+        ({"pair_weight": float("nan")}, "pair_weight must be 0 or more"),
+        (
+            dict.fromkeys(
+                [f"{name}_weight" for name in ("hard", "feature", "pair", "triplet", "center")], 0.0
+            ),
+            "must be greater than 0",
+        ),
     ],
 )
-def test_impossible_hyper_parameters_are_refused(make, says):
+def test_impossible_options_are_refused(options, says):
     with pytest.raises(ValueError, match=says):
-        make()
+        HORKD(**options)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from kd_jax import losses
-from kd_jax.devices import AXIS
-from kd_jax.methods import Adapters, ImprovedDistillation
+from kd_jax.core.devices import AXIS
+from kd_jax.methods import Adapters, KDim, Ramp
 from kd_jax.models import LinearMap, Outputs
 
 N, C = 8, 5
@@ -25,8 +25,8 @@ WEIGHTS = {"hard_weight": 0.7, "soft_weight": 0.5, "feature_weight": 2.0, "tempe
 
 
 @pytest.mark.parametrize("features", ["mk_mmd", "l2"])
-def test_it_is_equation_9_or_6(features):
-    loss, terms, state = ImprovedDistillation(features=features, **WEIGHTS)(Adapters(), BOTH, BATCH)
+def test_the_loss_is_equation_9_or_6(features):
+    loss, terms, state = KDim(features=features, **WEIGHTS)(Adapters(), BOTH, BATCH)
     student, teacher = BOTH["student"], BOTH["teacher"]
     hard = losses.cross_entropy(student.logits, BATCH["label"]).mean()
     soft = losses.soft_target_cross_entropy(student.logits, teacher.logits, temperature=3.0).mean()
@@ -39,9 +39,16 @@ def test_it_is_equation_9_or_6(features):
     assert state == {}
 
 
+def test_a_weight_may_be_a_ramp():
+    method = dataclasses.replace(KDim(**WEIGHTS), feature_weight=Ramp(end=4.0, epochs=2.0))
+    loss, _, _ = method(Adapters(), BOTH, {**BATCH, "epoch": 1.0})
+    expected, _, _ = KDim(**WEIGHTS)(Adapters(), BOTH, BATCH)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("weight", ["soft_weight", "feature_weight"])
 def test_a_weight_of_zero_leaves_its_term_out(weight):
-    method = dataclasses.replace(ImprovedDistillation(**WEIGHTS), **{weight: 0.0})
+    method = dataclasses.replace(KDim(**WEIGHTS), **{weight: 0.0})
     _, terms, _ = method(Adapters(), BOTH, BATCH)
     name = {"soft_weight": "soft_cross_entropy", "feature_weight": "mk_mmd"}[weight]
     assert name not in terms
@@ -51,20 +58,18 @@ def test_a_weight_of_zero_leaves_its_term_out(weight):
 @pytest.mark.parametrize("features", ["mk_mmd", "l2"])
 def test_embeddings_of_different_widths_get_a_learned_map(features):
     both = {"teacher": outputs(0, 9), "student": outputs(1)}
-    method = ImprovedDistillation(features=features)
-    adapters = method.init(jax.random.key(0), both, BATCH, {})
+    method = KDim(features=features)
+    adapters = method.init(jax.random.key(0), both, BATCH, {}, None)
     mapped = LinearMap(9).apply({"params": adapters.params["map"]}, both["student"].embedding)
     _, terms, _ = method(adapters, both, BATCH)
     same = {**both, "student": dataclasses.replace(both["student"], embedding=mapped)}
     assert terms[features] == method(Adapters(), same, BATCH)[1][features]
-    assert ImprovedDistillation(feature_weight=0.0).init(jax.random.key(0), both, BATCH, {}) == (
-        Adapters()
-    )
+    assert KDim(feature_weight=0.0).init(jax.random.key(0), both, BATCH, {}, None) == Adapters()
 
 
 def test_the_teacher_gets_no_gradient():
     def loss(teacher):
-        return ImprovedDistillation()(Adapters(), {**BOTH, "teacher": teacher}, BATCH)[0]
+        return KDim()(Adapters(), {**BOTH, "teacher": teacher}, BATCH)[0]
 
     grads = jax.grad(loss)(BOTH["teacher"])
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(grads))
@@ -73,7 +78,7 @@ def test_the_teacher_gets_no_gradient():
 @pytest.mark.parametrize("features", ["mk_mmd", "l2"])
 @pytest.mark.parametrize("devices", [2, 8])
 def test_under_pmap_value_and_gradient_are_those_of_the_whole_batch(features, devices):
-    method = ImprovedDistillation(features=features)
+    method = KDim(features=features)
 
     def loss(embedding, rest, batch, axis_name=None):
         student = dataclasses.replace(rest["student"], embedding=embedding)
@@ -96,13 +101,16 @@ def test_under_pmap_value_and_gradient_are_those_of_the_whole_batch(features, de
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"features": "l1"}, "features must be one of 'mk_mmd', 'l2'"),
+        ({"features": "l1"}, "features = 'l1' is unknown: choose one of l2, mk_mmd"),
+        ({"variance": "none"}, "variance = 'none' is unknown: choose one of all, cross, distinct"),
+        ({"multipliers": ()}, "multipliers must be greater than 0"),
+        ({"multipliers": (1.0, 0.0)}, "multipliers must be greater than 0"),
         ({"temperature": 0.0}, "temperature must be greater than 0"),
         ({"soft_weight": -1.0}, "soft_weight must be 0 or more"),
-        ({"loss": "triplet"}, "loss must be one of 'cross_entropy'"),
+        ({"loss": "triplet"}, "loss = 'triplet' is unknown: choose one of"),
         ({"loss": "arcface", "options": {"gamma": 1.0}}, "options.gamma is not used by arcface"),
     ],
 )
-def test_bad_options(options, message):
+def test_impossible_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        ImprovedDistillation(**options)
+        KDim(**options)

@@ -1,3 +1,5 @@
+"""The programs of single operations are shared by all tests: nothing is compiled as a whole."""
+
 import dataclasses
 import functools
 
@@ -5,11 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiling import FAST
 
-from kd_jax import losses, models
-from kd_jax.errors import UsageError
-from kd_jax.methods import Adapters, Evolutionary, SoftTargets
+from kd_jax import losses
+from kd_jax.core.errors import UsageError
+from kd_jax.methods import EKD, KD, Adapters, Ramp
 from kd_jax.models import Outputs
 
 N, C = 6, 5
@@ -29,29 +30,17 @@ def both(teacher=8, student=8, **options):
     return {"teacher": network(0, teacher, **options), "student": network(1, student, **options)}
 
 
-def compiled(function, *arguments):
-    """The function's results; what is compiled here runs once."""
-    return jax.jit(function, compiler_options=FAST)(*arguments)
-
-
 def start(method, outputs):
-    return compiled(lambda outputs: method.init(jax.random.key(2), outputs, BATCH, {}), outputs)
+    return method.init(jax.random.key(2), outputs, BATCH, {}, None)
 
 
 def evaluate(method, outputs, adapters=None):
-    adapters = adapters or start(method, outputs)
-    return compiled(lambda *arguments: method(*arguments, BATCH), adapters, outputs)
+    return method(adapters or start(method, outputs), outputs, BATCH)
 
 
 def classifiers(method, outputs, adapters):
-    """Deepest first, by stream."""
-
-    def found(outputs, adapters):
-        return {
-            role: method._classifiers(adapters, role, outputs[role], None) for role in method.roles
-        }
-
-    return compiled(found, outputs, adapters)
+    """Returns the classifiers by stream, the deepest first."""
+    return {role: method._classifiers(adapters, role, outputs[role], None) for role in method.roles}
 
 
 def kl(student, teacher):
@@ -63,13 +52,13 @@ def l2(student, teacher):
 
 
 def test_the_terms_are_the_papers_equations():
-    method, outputs = Evolutionary(), both()
+    method, outputs = EKD(), both()
     adapters = start(method, outputs)
     streams = classifiers(method, outputs, adapters)
     loss, terms, _ = evaluate(method, outputs, adapters)
     expected = {}
     for role, (own, *modules) in streams.items():
-        assert len(modules) == 2  # one after each block but the last
+        assert len(modules) == 2  # one after each block except the last
         each = [losses.cross_entropy(c.logits, BATCH["label"]).mean() for c in (own, *modules)]
         expected[f"cross_entropy/{role}"] = sum(each)  # eq. 9
         expected[f"within_kl/{role}"] = sum(kl(module, own) for module in modules)  # eq. 3
@@ -83,19 +72,23 @@ def test_the_terms_are_the_papers_equations():
     np.testing.assert_allclose(loss, sum(expected.values()), rtol=1e-5)
 
 
-def test_weights_count_and_switch_off():
+def test_weights_multiply_terms_and_a_weight_of_zero_leaves_a_term_out():
     outputs, weights = both(), {"hard_weight": 0.5, "soft_weight": 2.0, "cross_weight": 3.0}
-    method = Evolutionary(**weights, feature_weight=0.0, cross_feature_weight=0.25)
+    method = EKD(**weights, feature_weight=0.0, cross_feature_weight=0.25)
     loss, terms, _ = evaluate(method, outputs)
     expected = 0.25 * terms["cross_l2"] + 3 * terms["cross_kl"]
     for role in method.roles:
         expected += 0.5 * terms[f"cross_entropy/{role}"] + 2 * terms[f"within_kl/{role}"]
         assert f"within_l2/{role}" not in terms
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    ramp = dataclasses.replace(method, cross_weight=Ramp(end=6.0, epochs=2.0))
+    adapters = start(ramp, outputs)
+    found, _, _ = ramp(adapters, outputs, {**BATCH, "epoch": 1.0})
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_deeper_targets_are_all_that_follow():
-    method, outputs = Evolutionary(targets="deeper"), both()
+def test_deeper_targets_are_all_deeper_classifiers():
+    method, outputs = EKD(targets="deeper"), both()
     adapters = start(method, outputs)
     own, last, first = classifiers(method, outputs, adapters)["student"]
     _, terms, _ = evaluate(method, outputs, adapters)
@@ -103,17 +96,15 @@ def test_deeper_targets_are_all_that_follow():
     np.testing.assert_allclose(terms["within_kl/student"], expected, rtol=1e-5)
 
 
-def test_sums_over_the_width_are_the_papers_letter():
+def test_sums_over_the_width_are_the_formula_of_the_paper():
     outputs = both()
-    mean, total = (
-        evaluate(Evolutionary(feature_reduction=way), outputs)[1] for way in ("mean", "sum")
-    )
+    mean, total = (evaluate(EKD(feature_reduction=way), outputs)[1] for way in ("mean", "sum"))
     for name in ("within_l2/student", "cross_l2"):
         np.testing.assert_allclose(total[name], 8 * mean[name], rtol=1e-5)
 
 
 def slopes(method, only):
-    """Whether the loss with one term moves the logits of each network, and its modules."""
+    """Returns, by role, if one term has a gradient for the logits and for the modules."""
     weights = {f"{name}_weight": 0.0 for name in ("hard", "soft", "feature", "cross")}
     weights |= {"cross_feature_weight": 0.0, only: 1.0}
     method, outputs = dataclasses.replace(method, **weights), both()
@@ -122,7 +113,7 @@ def slopes(method, only):
     def loss(outputs, params):
         return method(adapters.replace(params=params), outputs, BATCH)[0]
 
-    found, modules = compiled(jax.grad(loss, (0, 1)), outputs, adapters.params)
+    found, modules = jax.grad(loss, (0, 1))(outputs, adapters.params)
     size = lambda tree: sum(jnp.abs(x).sum() for x in jax.tree.leaves(tree))  # noqa: E731
     return {
         role: (bool(size(found[role].logits)), bool(size(modules[role]))) for role in method.roles
@@ -141,11 +132,11 @@ def slopes(method, only):
     ],
 )
 def test_targets_carry_no_gradient(only, options, teacher, student):
-    assert slopes(Evolutionary(**options), only) == {"teacher": teacher, "student": student}
+    assert slopes(EKD(**options), only) == {"teacher": teacher, "student": student}
 
 
-def test_features_of_different_widths_meet_through_a_learned_map():
-    method, outputs = Evolutionary(), both(teacher=12, student=8)
+def test_features_of_different_widths_are_compared_through_a_learned_map():
+    method, outputs = EKD(), both(teacher=12, student=8)
     adapters = start(method, outputs)
     assert adapters.params["student"]["module1_map"]["kernel"].shape == (8, 12)
     loss, terms, _ = evaluate(method, outputs, adapters)
@@ -158,7 +149,7 @@ def test_features_of_different_widths_meet_through_a_learned_map():
     ("teacher", "student", "pairs"), [(None, None, 3), (0, None, 1), (1, 2, 2), (0, 0, 1)]
 )
 def test_modules_are_paired_from_the_deepest(teacher, student, pairs):
-    method = Evolutionary(teacher_modules=teacher, student_modules=student)
+    method = EKD(teacher_modules=teacher, student_modules=student)
     outputs = both()
     adapters = start(method, outputs)
     for role, count in (("teacher", teacher), ("student", student)):
@@ -173,16 +164,16 @@ def test_modules_are_paired_from_the_deepest(teacher, student, pairs):
     assert ("cross_l2" in terms) == (pairs > 1)
 
 
-def test_the_stem_may_be_a_block():
-    adapters = start(Evolutionary(stem=True), both())
+def test_the_stem_can_be_a_block():
+    adapters = start(EKD(stem=True), both())
     assert set(adapters.params["teacher"]) == {"module1", "module2", "module3"}
     assert adapters.params["teacher"]["module3"]["conv1"]["kernel"].shape[2] == 3
 
 
 def test_a_frozen_teacher_without_modules_is_kd_to_the_last_bit():
     outputs = both()
-    method = Evolutionary(evolving=False, teacher_modules=0, student_modules=0)
-    kd = SoftTargets(hard_weight=1.0, soft_weight=1.0)
+    method = EKD(evolving=False, teacher_modules=0, student_modules=0)
+    kd = KD(hard_weight=1.0, soft_weight=1.0)
     assert method.frozen_roles == kd.frozen_roles
     assert start(method, outputs).params == {}
 
@@ -196,16 +187,16 @@ def test_a_frozen_teacher_without_modules_is_kd_to_the_last_bit():
         jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-def test_without_modules_the_teacher_evolves_by_its_labels_alone():
-    method = Evolutionary(teacher_modules=0, student_modules=0)
+def test_without_modules_the_teacher_learns_from_its_labels_only():
+    method = EKD(teacher_modules=0, student_modules=0)
     assert method.frozen_roles == ()
     _, terms, _ = evaluate(method, both())
     assert set(terms) == {"cross_entropy/teacher", "cross_entropy/student", "cross_kl"}
 
 
 def test_a_frozen_teacher_learns_its_modules_only():
-    _, terms, _ = evaluate(Evolutionary(evolving=False), both())
-    everything = evaluate(Evolutionary(), both())[1]
+    _, terms, _ = evaluate(EKD(evolving=False), both())
+    everything = evaluate(EKD(), both())[1]
     assert terms["cross_entropy/teacher"] < everything["cross_entropy/teacher"]
     np.testing.assert_array_equal(
         terms["cross_entropy/student"], everything["cross_entropy/student"]
@@ -214,7 +205,7 @@ def test_a_frozen_teacher_learns_its_modules_only():
 
 def test_without_modules_the_loss_is_both_cross_entropies_and_kd():
     outputs = both()
-    method = Evolutionary(teacher_modules=0, student_modules=0)
+    method = EKD(teacher_modules=0, student_modules=0)
 
     def expected(outputs):
         teacher, student = outputs["teacher"], outputs["student"]
@@ -224,97 +215,56 @@ def test_without_modules_the_loss_is_both_cross_entropies_and_kd():
     def loss(outputs):
         return method(Adapters(), outputs, BATCH)[0]
 
-    ours, theirs = (compiled(jax.value_and_grad(f), outputs) for f in (loss, expected))
+    ours, theirs = (jax.value_and_grad(f)(outputs) for f in (loss, expected))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), ours, theirs)
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet18", "resnet20", "vgg8", "wrn_16_1", "shufflenet_v1", "shufflenet_v2"]
-)
-def test_any_network_may_be_teacher_or_student(name):
-    images = jnp.zeros((2, 32, 32, 3))
-
-    def loss(teacher, student):
-        outputs = {}
-        for role, network in (("teacher", teacher), ("student", student)):
-            module = models.create(network, num_classes=C, width=0.1)
-            outputs[role], _ = module.init_with_output(jax.random.key(0), images, train=False)
-        batch = {"label": jnp.zeros(2, jnp.int32), "index": jnp.arange(2)}
-        method = Evolutionary()
-        return method(method.init(jax.random.key(0), outputs, batch, {}), outputs, batch)[0]
-
-    for pair in ((name, "resnet8"), ("resnet8", name)):
-        assert jax.eval_shape(functools.partial(loss, *pair)).shape == ()
-
-
 @pytest.mark.parametrize("sizes", [(16, 8, 4), (4, 2, 1), (8, 4), (32, 16, 8, 4), (7, 3, 2)])
-def test_maps_of_the_two_streams_need_not_match(sizes):
-    """Each module sees a map of its own network; the streams meet after pooling."""
+def test_maps_of_the_two_streams_can_have_different_sizes(sizes):
+    """Each module has a map of its own network; the streams are compared after pooling."""
     outputs = {"teacher": network(0, 8), "student": network(1, 8, sizes)}
-    loss, terms, _ = evaluate(Evolutionary(), outputs)
+    loss, terms, _ = evaluate(EKD(), outputs)
     assert np.isfinite(loss) and terms["cross_l2"] > 0
 
 
 @pytest.mark.parametrize("maps", [(), (jnp.ones((N, 5, 8)), jnp.ones((N, 5, 8)))])
 def test_a_network_without_maps_can_have_no_modules(maps):
     outputs = both()
-    outputs["student"] = outputs["student"].replace(maps=maps, stem=None)
+    outputs["student"] = outputs["student"].replace(feature_maps=maps, stem=None)
     says = r"student_modules = None.*maps \[N, H, W, C\] and the student returns .*: set it to 0"
     with pytest.raises(UsageError, match=says):
-        start(Evolutionary(), outputs)
-    _, terms, _ = evaluate(Evolutionary(student_modules=0), outputs)
+        start(EKD(), outputs)
+    _, terms, _ = evaluate(EKD(student_modules=0), outputs)
     assert {"cross_kl", "within_kl/teacher"} < set(terms)
 
 
-def test_a_map_that_grows_is_told():
+def test_a_map_that_is_smaller_than_the_last_is_refused():
     outputs = {"teacher": network(0, 8), "student": network(1, 8, (4, 2, 8))}
-    with pytest.raises(UsageError, match="cannot bring a map of 2x2 to the last map's 8x8: take"):
-        start(Evolutionary(), outputs)
+    with pytest.raises(
+        UsageError, match="cannot enlarge a feature map of 2x2 to the last one's 8x8: take"
+    ):
+        start(EKD(), outputs)
 
 
-SMALLEST = {
-    **dict.fromkeys(("resnet18", "resnet50", "resnet20", "wrn_16_1", "wrn_50_2"), 1),
-    **dict.fromkeys(("shufflenet_v1", "shufflenet_v2"), 1),
-    **dict.fromkeys(("vgg8", "vgg11", "vgg13", "vgg16", "vgg19"), 8),
-}
-
-
-@pytest.mark.parametrize(("name", "least"), SMALLEST.items())
-def test_images_too_small_for_a_backbone_are_refused_and_others_guided(name, least):
-    module = models.create(name, num_classes=C, width=0.1)
-
-    def modules(size):
-        images = jnp.zeros((2, size, size, 3))
-        outputs, _ = module.init_with_output(jax.random.key(0), images, train=False)
-        method, batch = Evolutionary(), {"label": jnp.zeros(2, jnp.int32), "index": jnp.arange(2)}
-        outputs = {"teacher": outputs, "student": outputs}
-        return method.init(jax.random.key(0), outputs, batch, {}).params["student"]
-
-    assert jax.eval_shape(functools.partial(modules, least))["module1"]
-    says = f"cannot see images of {least - 1}x{least - 1} pixels.* at least {least}x{least}"
-    with pytest.raises(UsageError, match=says):
-        jax.eval_shape(functools.partial(modules, least - 1))
-
-
-def test_misuse_is_told():
+def test_impossible_options_are_refused():
     with pytest.raises(UsageError, match="nothing to learn from: add guided modules"):
         evaluate(
-            Evolutionary(teacher_modules=0, student_modules=0, hard_weight=0, cross_weight=0),
+            EKD(teacher_modules=0, student_modules=0, hard_weight=0, cross_weight=0),
             both(),
         )
-    with pytest.raises(UsageError, match="stem = True, but the teacher tells no stem"):
+    with pytest.raises(UsageError, match="stem = True, but the teacher returns no stem"):
         start(
-            Evolutionary(stem=True),
+            EKD(stem=True),
             {role: out.replace(stem=None) for role, out in both().items()},
         )
     with pytest.raises(UsageError, match=r"student_modules = 3 .* it has 3 blocks.*choose 0 to 2"):
-        start(Evolutionary(student_modules=3), both())
+        start(EKD(student_modules=3), both())
     for options, message in [
         ({"teacher_modules": -1}, "teacher_modules must be 0 or more"),
         ({"temperature": 0.0}, "temperature"),
-        ({"cross_stream": "peer"}, "cross_stream must be one of"),
+        ({"cross_stream": "peer"}, "cross_stream = 'peer' is unknown: choose one of both"),
         ({"cross_stream": "both", "evolving": False}, "not evolving"),
         ({"soft_weight": -1.0}, "soft_weight must be 0 or more"),
     ]:
         with pytest.raises(ValueError, match=message):
-            Evolutionary(**options)
+            EKD(**options)

@@ -1,4 +1,4 @@
-"""EKD: a teacher that learns beside its student, and guided modules on both."""
+"""EKD: a teacher that learns together with its student, and guided modules on both."""
 
 import dataclasses
 import zlib
@@ -8,48 +8,63 @@ import jax
 from jax import lax
 
 from kd_jax import losses
-from kd_jax.errors import UsageError
-from kd_jax.methods.base import Adapters, Method, check_choice, check_weights
-from kd_jax.models import GuidedModule, LinearMap, Outputs
+from kd_jax.core.errors import UsageError, check_choice
+from kd_jax.methods.base import (
+    Adapters,
+    Method,
+    Weight,
+    check_temperature,
+    check_weights,
+    is_used,
+    register,
+    weighted_sum,
+)
+from kd_jax.methods.label_losses import label_loss
+from kd_jax.methods.modules import GuidedModule
+from kd_jax.models import LinearMap, Outputs
 
 
+@register("ekd")
 @dataclasses.dataclass(frozen=True)
-class Evolutionary(Method):
-    """EKD, Ge et al., "Evolutionary knowledge distillation", IEEE TCSVT 2021.
+class EKD(Method):
+    """EKD, Zhang et al., IEEE TCSVT 2021: two streams of classifiers that learn together.
 
-    A stream is a network with its guided modules: C classifiers, one after each block, the deepest
-    the network's own. Each stream learns
+    The paper is "Student Network Learning via Evolutionary Knowledge Distillation".
+
+    A stream is a network with its guided modules: C classifiers, one after each block. The deepest
+    classifier is the network's own. Each stream learns
     `hard_weight * L_L + soft_weight * L_D + feature_weight * L_F` (eq. 9, 3, 4), and across the
-    streams comes `cross_weight * L_G1 + cross_feature_weight * L_G2` (eq. 6, 7). L_L is the sum of
-    the cross-entropies of all classifiers; L_D the divergence of each module from the deepest
-    classifier; L_F the squared distance of their pooled features; L_G1 and L_G2 are the same
+    streams there is `cross_weight * L_G1 + cross_feature_weight * L_G2` (eq. 6, 7). L_L is the sum
+    of the cross-entropies of all classifiers. L_D is the divergence of each module from the deepest
+    classifier; L_F is the squared distance of their pooled features. L_G1 and L_G2 are the same
     between classifiers at one depth in the two streams. Targets carry no gradient.
 
-    Blocks are paired from the deepest, so that networks of different depth fit; L_G2 and the pairs
+    Blocks are paired from the deepest, so that networks of different depth fit. L_G2 and the pairs
     of L_G1 stop where a stream has no more modules. Where pooled features differ in width, a
-    learned linear map brings the student's to the teacher's.
+    learned linear map brings the student's to the width of the teacher's.
 
-    With no modules this is KD with an evolving teacher; with `evolving=False` as well, KD.
+    Without modules this is KD with an evolving teacher; with `evolving=False` as well, it is KD.
 
     Attributes:
-        temperature: of the divergences, which are multiplied by its square.
-        evolving: the teacher is trained here; if not, it must be frozen, and only its modules
+        temperature: temperature of the divergences, which are multiplied by its square.
+        evolving: train the teacher too. If false, the teacher must be frozen, and only its modules
             learn.
-        teacher_modules: number of guided modules of the teacher, on its deepest blocks but the
-            last; None is one for each.
-        student_modules: the same of the student.
-        stem: the network's stem counts as its first block; VGGs have their first group there.
-        hard_weight: of L_L.
-        soft_weight: of L_D.
-        feature_weight: of L_F.
-        cross_weight: of L_G1.
-        cross_feature_weight: of L_G2.
-        feature_reduction: `"mean"` of the squared differences over the width, or their `"sum"`, the
-            paper's letter, which swamps the cross-entropies.
-        targets: of a module within its stream: the `"deepest"` classifier, as in the equations, or
-            all `"deeper"` ones, as in the text before eq. 2.
-        cross_stream: which stream learns from L_G. `"student"` is Algorithm 1 and the text;
-            `"teacher"` is the letter of eq. 11; or `"both"`.
+        teacher_modules: number of guided modules of the teacher, on its deepest blocks except the
+            last. None is one for each.
+        student_modules: number of guided modules of the student, likewise.
+        stem: count the stem of the networks as their first block. VGGs have their first group
+            there.
+        hard_weight: weight of L_L.
+        soft_weight: weight of L_D.
+        feature_weight: weight of L_F.
+        cross_weight: weight of L_G1.
+        cross_feature_weight: weight of L_G2.
+        feature_reduction: `mean` of the squared differences over the width, or their `sum`. The sum
+            is the paper's formula; it is much larger than the cross-entropies.
+        targets: targets of a module within its stream: the `deepest` classifier, as in the
+            equations, or all `deeper` ones, as in the text before eq. 2.
+        cross_stream: stream that learns from L_G: `student` (Algorithm 1 and the text), `teacher`
+            (the formula of eq. 11) or `both`.
     """
 
     temperature: float = 4.0
@@ -57,11 +72,11 @@ class Evolutionary(Method):
     teacher_modules: int | None = None
     student_modules: int | None = None
     stem: bool = False
-    hard_weight: float = 1.0
-    soft_weight: float = 1.0
-    feature_weight: float = 1.0
-    cross_weight: float = 1.0
-    cross_feature_weight: float = 1.0
+    hard_weight: Weight = 1.0
+    soft_weight: Weight = 1.0
+    feature_weight: Weight = 1.0
+    cross_weight: Weight = 1.0
+    cross_feature_weight: Weight = 1.0
     feature_reduction: str = "mean"
     targets: str = "deepest"
     cross_stream: str = "student"
@@ -69,9 +84,9 @@ class Evolutionary(Method):
     roles: ClassVar[tuple[str, ...]] = ("teacher", "student")
 
     def __post_init__(self):
-        check_choice("feature_reduction", self.feature_reduction, ("mean", "sum"))
-        check_choice("targets", self.targets, ("deepest", "deeper"))
-        check_choice("cross_stream", self.cross_stream, ("student", "teacher", "both"))
+        check_choice(self.feature_reduction, ("mean", "sum"), "feature_reduction")
+        check_choice(self.targets, ("deepest", "deeper"), "targets")
+        check_choice(self.cross_stream, ("student", "teacher", "both"), "cross_stream")
         check_weights(self)
         for name, count in (
             ("teacher_modules", self.teacher_modules),
@@ -79,31 +94,30 @@ class Evolutionary(Method):
         ):
             if count is not None and count < 0:
                 raise ValueError(f"{name} must be 0 or more, or None for all, not {count}")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be greater than 0, not {self.temperature}")
+        check_temperature(self.temperature)
         if self.cross_stream != "student" and not self.evolving:
             raise ValueError("cross_stream must be 'student' where the teacher is not evolving")
 
     @property
     def frozen_roles(self) -> tuple[str, ...]:
-        """The teacher, unless it evolves."""
+        """Returns the teacher, unless it evolves."""
         return () if self.evolving else ("teacher",)
 
     @property
     def adapter_groups(self) -> tuple[str, ...]:
-        """The streams with modules; the maps between features are the student's."""
+        """Returns the streams with modules; maps between features belong to the student."""
         return tuple(role for role in self.roles if getattr(self, f"{role}_modules") != 0)
 
-    def init(self, key, outputs, batch, statistics):
-        """The guided modules, and the maps between features of different widths, by stream."""
-        del batch, statistics
+    def init(self, key, outputs, batch, statistics, info):
+        """Makes guided modules and maps between features of different widths, by stream."""
+        del batch, statistics, info
         parts = {
             (role, name): part
             for role in self.roles
             for name, part in self._modules(role, outputs[role]).items()
         }
         teacher, student = (outputs[role].embedding for role in self.roles)
-        if teacher.shape != student.shape and self.cross_feature_weight:
+        if teacher.shape != student.shape and is_used(self.cross_feature_weight):
             pairs = [
                 name for role, name in parts if ("student", name) in parts and role != "student"
             ]
@@ -111,7 +125,7 @@ class Evolutionary(Method):
                 parts["student", f"{name}_map"] = LinearMap(teacher.shape[-1]), student
         params = {}
         for (role, name), (module, x) in parts.items():
-            # A module starts alike whatever stands beside it.
+            # The first values of a module do not depend on the other modules.
             own = jax.random.fold_in(key, zlib.crc32(f"{role}/{name}".encode()))
             params.setdefault(role, {})[name] = module.init(own, x)["params"]
         return Adapters(params)
@@ -122,22 +136,22 @@ class Evolutionary(Method):
             role: self._classifiers(adapters, role, outputs[role], axis_name) for role in self.roles
         }
         parts = [
-            *self._within("student", streams["student"], batch["label"]),
+            *self._within("student", streams["student"], batch),
             *self._across(adapters, streams),
-            *self._within("teacher", streams["teacher"], batch["label"]),
+            *self._within("teacher", streams["teacher"], batch),
         ]
-        terms = {name: values for name, weight, values in parts if weight and values}
-        if not terms:
+        used = [(name, weight, sum(v)) for name, weight, v in parts if is_used(weight) and v]
+        if not used:
             raise UsageError(
                 "method has nothing to learn from: add guided modules, or give hard_weight or"
                 " cross_weight."
             )
-        terms = {name: sum(values) for name, values in terms.items()}
-        loss = sum(weight * terms[name] for name, weight, _ in parts if name in terms)
-        return loss, terms, adapters.state
+        terms = {name: value for name, _, value in used}
+        weights = {name: weight for name, weight, _ in used}
+        return weighted_sum(terms, weights, batch), terms, adapters.state
 
-    def _within(self, role, classifiers, label):
-        """Name, weight and values of L_L, L_D and L_F of a stream."""
+    def _within(self, role, classifiers, batch):
+        """Yields name, weight and values of L_L, L_D and L_F of a stream."""
         own, *modules = classifiers
         # Nothing here would change the cross-entropy of a frozen network.
         learners = modules if role in self.frozen_roles else classifiers
@@ -146,7 +160,7 @@ class Evolutionary(Method):
             for depth, module in enumerate(modules, start=1)
             for target in (classifiers[:depth] if self.targets == "deeper" else [own])
         ]
-        hard = [losses.cross_entropy(x.logits, label).mean() for x in learners]
+        hard = [label_loss()(x, batch).mean() for x in learners]
         yield f"cross_entropy/{role}", self.hard_weight, hard
         soft = [self._divergence(*pair) for pair in pairs]
         yield f"within_kl/{role}", self.soft_weight, soft
@@ -154,7 +168,7 @@ class Evolutionary(Method):
         yield f"within_l2/{role}", self.feature_weight, near
 
     def _across(self, adapters, streams):
-        """Name, weight and values of L_G1 and L_G2."""
+        """Yields name, weight and values of L_G1 and L_G2."""
         pairs = list(zip(streams["student"], streams["teacher"], strict=False))
         if self.cross_stream == "student":
             pairs = [(student, lax.stop_gradient(teacher)) for student, teacher in pairs]
@@ -164,12 +178,12 @@ class Evolutionary(Method):
         near = []
         for i, (student, teacher) in enumerate(pairs[1:], start=1):
             features = student.embedding
-            if features.shape != teacher.embedding.shape and self.cross_feature_weight:
+            if features.shape != teacher.embedding.shape and is_used(self.cross_feature_weight):
                 params = adapters.params["student"][f"module{i}_map"]
                 features = LinearMap(teacher.embedding.shape[-1]).apply(
                     {"params": params}, features
                 )
-            if self.cross_feature_weight:
+            if is_used(self.cross_feature_weight):
                 near.append(self._distance(features, teacher.embedding))
         yield "cross_l2", self.cross_feature_weight, near
 
@@ -184,26 +198,26 @@ class Evolutionary(Method):
         return mean if self.feature_reduction == "mean" else mean * target.shape[-1]
 
     def _classifiers(self, adapters, role, outputs, axis_name) -> list[Outputs]:
-        """The deepest classifier and those of the modules before it, from deep to shallow."""
+        """Returns the deepest classifier and those of the modules, from deep to shallow."""
         found = [outputs]
         for name, (module, x) in self._modules(role, outputs, axis_name).items():
             params = adapters.params[role][name]
-            # The running statistics are never used: modules are gone when training ends.
+            # The running statistics are not kept: modules are dropped after training.
             found.append(module.apply({"params": params}, x, mutable=["batch_stats"])[0])
         return found
 
     def _modules(
         self, role: str, outputs: Outputs, axis_name: str | None = None
     ) -> dict[str, tuple[GuidedModule, jax.Array]]:
-        """Guided modules and their inputs; `module1` stands before the last block."""
-        key, blocks = f"method.{role}_modules", outputs.maps
+        """Returns guided modules and their inputs; `module1` is just before the last block."""
+        key, blocks = f"method.{role}_modules", outputs.feature_maps
         count = getattr(self, f"{role}_modules")
         if count == 0:
             return {}
         if self.stem:
             if outputs.stem is None:
                 raise UsageError(
-                    f"method.stem = True, but the {role} tells no stem: set it to False."
+                    f"method.stem = True, but the {role} returns no stem: set it to False."
                 )
             blocks = (outputs.stem, *blocks)
         if not blocks or any(x.ndim != 4 for x in blocks):
@@ -219,6 +233,7 @@ class Evolutionary(Method):
                 f" and the last needs none; choose 0 to {len(blocks) - 1}."
             )
         # A network may widen its last map before it pools it, as ShuffleNetV2 does.
-        shape = (*blocks[-1].shape[1:3], outputs.embedding.shape[-1])
+        height, width = blocks[-1].shape[1:3]
+        shape = (height, width, outputs.embedding.shape[-1])
         module = GuidedModule(outputs.logits.shape[-1], shape, axis_name=axis_name)
         return {f"module{i}": (module, blocks[-1 - i]) for i in range(1, count + 1)}

@@ -1,0 +1,8 @@
+"""Modules that methods train in addition to the networks.
+
+They are in use during training only: a trained network does not need them.
+"""
+
+from kd_jax.methods.modules.guided import GuidedModule as GuidedModule
+from kd_jax.methods.modules.regressors import GaussianRegressor as GaussianRegressor
+from kd_jax.methods.modules.regressors import HintRegressor as HintRegressor
