@@ -1,25 +1,17 @@
-"""Evaluation: what a trained network is worth."""
+"""Evaluation of trained networks: evaluators that a config can name, and pure functions.
 
-from kd_jax.evaluation.classification import accuracy_evaluator as accuracy_evaluator
-from kd_jax.evaluation.identification import Identification as Identification
+`names()` lists all evaluators, and `register` adds one of your own. `verification`,
+`identification` and `recall_at_k` compute metrics from any embeddings.
+"""
+
+from kd_jax.evaluation.base import EVALUATORS as EVALUATORS
+from kd_jax.evaluation.base import EvaluationContext as EvaluationContext
+from kd_jax.evaluation.base import Evaluator as Evaluator
+from kd_jax.evaluation.classification import Classification as Classification
+from kd_jax.evaluation.classification import classification as classification
 from kd_jax.evaluation.identification import identification as identification
-from kd_jax.evaluation.low_resolution import MODES as MODES
-from kd_jax.evaluation.low_resolution import lr_verification as lr_verification
-from kd_jax.evaluation.protocols import PROTOCOLS as PROTOCOLS
-from kd_jax.evaluation.protocols import Protocol as Protocol
 from kd_jax.evaluation.retrieval import recall_at_k as recall_at_k
-from kd_jax.evaluation.verification import Verification as Verification
 from kd_jax.evaluation.verification import verification as verification
 
-__all__ = [
-    "MODES",
-    "PROTOCOLS",
-    "Identification",
-    "Protocol",
-    "Verification",
-    "accuracy_evaluator",
-    "identification",
-    "lr_verification",
-    "recall_at_k",
-    "verification",
-]
+names = EVALUATORS.names
+register = EVALUATORS.register

@@ -1,4 +1,4 @@
-"""Retrieval: whether the images nearest to an image show the same class."""
+"""Retrieval: the fraction of images whose nearest images have the same class."""
 
 from collections.abc import Iterable
 
@@ -15,26 +15,27 @@ def recall_at_k(
     ks: Iterable[int] = (1, 2, 4, 8),
     block_size: int = _embeddings.SCORES_AT_ONCE,
 ) -> dict[str, float | int]:
-    """Recall@K of metric learning: each image queries all others by cosine similarity.
+    """Computes Recall@K of metric learning: each image queries all others by cosine similarity.
 
-    A query succeeds at K if one of its K nearest images shows its class. It does not find itself,
-    which is told by its row and not by its score: a copy of the image is found. Pessimistic: an
-    image of another class with an equal score, to 1e-12, stands before those of the query's.
+    A query succeeds at K if one of its K nearest images has its class. The query itself is left
+    out by its row and not by its score, so that a copy of the image counts. The result is
+    pessimistic: of images whose scores differ by at most 1e-12, those of other classes are ranked
+    first.
 
     Args:
-        embeddings: `[N, D]`, of any length.
-        labels: classes `[N]`, whole numbers or words. An image alone in its class cannot succeed:
-            it queries nothing, but others find it.
-        ks: each from 1 to N - 1.
-        block_size: scores in memory at once, at least one query's; changes no result.
+        embeddings: embeddings `[N, D]` of any norm.
+        labels: classes `[N]`, integers or strings. An image that is alone in its class cannot
+            succeed: it is no query, but other queries can find it.
+        ks: values of K, each from 1 to N - 1.
+        block_size: number of scores in memory at once; it does not change the result.
 
     Returns:
-        `recall_at_<K>`, the share 0 to 1 of the queries that succeed, for each K; `queries`, their
-        number; `singletons`, the number of images alone in their class.
+        `recall_at_<K>` for each K, the fraction of the queries that succeed, 0 to 1; `queries`, the
+        number of queries; `singletons`, the number of images that are alone in their class.
 
     Raises:
-        ValueError: the shapes do not fit; embeddings with NaN, infinity, a row of zeros or one
-            direction for all images; labels of one class, or no class of two images.
+        ValueError: if the shapes do not fit; if embeddings have NaN, infinity, a row of zeros or
+            one direction for all images; if there is only one class, or no class of two images.
 
     References:
         Oh Song et al., `Deep metric learning via lifted structured feature embedding
@@ -47,15 +48,16 @@ def recall_at_k(
     if len(sizes) < 2 or not queries.size:
         raise ValueError(
             f"labels has {len(sizes)} classes for {len(rows)} images, so that each query would"
-            " succeed or none could: pass several classes, one or more of them of several images"
+            " succeed or none could: pass two or more classes, at least one of them with several"
+            " images"
         )
     ks = _embeddings.as_ranks(ks, len(rows) - 1, "ks")
     unit = _embeddings.unit_rows(rows, "embeddings")
-    found = _embeddings.mate_ranks(
+    ranks = _embeddings.mate_ranks(
         unit[queries], classes[queries], unit, classes, own=queries, block_size=block_size
     )
     return {
-        **{f"recall_at_{k}": float(np.mean(found <= k)) for k in ks},
+        **{f"recall_at_{k}": float(np.mean(ranks <= k)) for k in ks},
         "queries": len(queries),
         "singletons": len(rows) - len(queries),
     }

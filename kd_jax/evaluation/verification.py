@@ -1,7 +1,7 @@
-"""Verification: whether two images show the same person, judged by a threshold on a score.
+"""Verification: decides by a threshold on a score whether two images show the same person.
 
-Published accuracies on Labeled Faces in the Wild (LFW) and its kin follow different protocols and
-are not comparable: choose one of `PROTOCOLS` and name it beside the number.
+Published accuracies on Labeled Faces in the Wild (LFW) and similar sets follow different protocols
+and are not comparable. Choose one of `PROTOCOLS` and report its name with the number.
 """
 
 import dataclasses
@@ -12,27 +12,36 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kd_jax.evaluation._embeddings import as_embeddings
-from kd_jax.evaluation.protocols import BEST, EQUAL, FUSE, METRICS, SCORES, Protocol, known_protocol
+from kd_jax.evaluation.faces.protocols import (
+    BEST,
+    EQUAL,
+    FUSE,
+    METRICS,
+    SCORES,
+    Protocol,
+    Side,
+    protocol_of,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
-    """What `verification` found; rates are shares from 0 to 1.
+    """Result of `verification`; rates are fractions from 0 to 1.
 
     Attributes:
-        accuracy: the mean over the folds.
-        deviation: the standard deviation of the folds' accuracies, ddof 0.
-        fold_accuracies: each fold's, by the threshold that suits the other folds best.
-        thresholds: these thresholds, in the units of the metric.
-        auc: area under the ROC curve of all pairs, each scored while its fold was the test fold.
+        accuracy: mean accuracy over the folds.
+        std: standard deviation of the accuracy over the folds, ddof 0.
+        fold_accuracies: accuracy of each fold, by the best threshold of the other folds.
+        thresholds: threshold of each fold, in the units of the metric.
+        auc: area under the ROC curve of all pairs, each with its score as a test pair.
         eer: equal error rate of the same curve, linear between its corners.
-        val_at_far: by target, the pair (validation rate, false accept rate) on the test folds,
-            each the mean over the folds.
-        protocol: what the numbers were computed by.
+        val_at_far: pair (validation rate, false accept rate) by target, each the mean over the
+            test folds.
+        protocol: protocol of the numbers.
     """
 
     accuracy: float
-    deviation: float
+    std: float
     fold_accuracies: tuple[float, ...]
     thresholds: tuple[float, ...]
     auc: float
@@ -41,7 +50,7 @@ class Verification:
     protocol: Protocol
 
     def to_json(self) -> dict[str, Any]:
-        """The result as `json.dumps` takes it."""
+        """Returns the result as values for `json.dumps`."""
         rates = {f"{k:g}": {"val": v, "far": f} for k, (v, f) in self.val_at_far.items()}
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return fields | {
@@ -63,53 +72,55 @@ def verification(
     second_mirrored: ArrayLike | None = None,
     fars: Iterable[float] = (1e-3, 1e-2, 1e-1),
 ) -> Verification:
-    """Verification of pairs by cross-validation: each fold judged by the others' threshold.
+    """Verifies pairs by cross-validation: the other folds choose the threshold of each fold.
 
-    VAL@FAR takes the exact threshold that accepts most while at most the target share of the
-    training folds' different pairs is accepted, whatever the grid of the protocol, and applies it
-    to the test fold. FaceNet and InsightFace interpolate a grid instead. A target below one of the
-    training folds' different pairs (1 of 2,700 in LFW) allows none of them.
+    VAL@FAR uses the lowest exact threshold at which at most the target fraction of the training
+    folds' different pairs is accepted, for any grid of the protocol, and applies it to the test
+    fold. FaceNet and InsightFace interpolate on a grid instead. If the target is less than one of
+    the training folds' different pairs (1 of 2,700 in LFW), none of them is accepted.
 
     Args:
-        first: embeddings `[P, D]` of the pairs' first images, of any length.
-        second: `[P, D]` of their second images.
-        same: bool `[P]`, whether the two show the same person.
-        fold: whole numbers `[P]`, 0 to K - 1 with K at least 2, each with pairs of both kinds;
-            of LFW's 6,000 pairs in the order of `pairs.txt`, the row divided by 600.
-        protocol: a name of `PROTOCOLS`, or your own.
-        first_mirrored: `[P, D]` of the mirror images, for a protocol that fuses.
-        second_mirrored: likewise.
-        fars: targets, each greater than 0 and less than 1.
+        first: embeddings `[P, D]` of the first images of the pairs, of any norm.
+        second: embeddings `[P, D]` of the second images.
+        same: bool `[P]`, True if both images show the same person.
+        fold: integers `[P]`, 0 to K - 1 with K at least 2; each fold has pairs of both kinds. For
+            the 6,000 pairs of LFW in the order of `pairs.txt`, it is the row divided by 600.
+        protocol: a name in `PROTOCOLS`, or a protocol.
+        first_mirrored: embeddings `[P, D]` of the mirrored first images, for a protocol that uses
+            them.
+        second_mirrored: embeddings `[P, D]` of the mirrored second images.
+        fars: target false accept rates, each greater than 0 and less than 1.
 
     Returns:
-        The accuracy of the protocol, and its threshold-free companions.
+        Accuracy by the protocol, and metrics that need no threshold.
 
     Raises:
-        ValueError: the shapes or types do not fit; the protocol is unknown, lacks the mirror
-            images or has no use for them; embeddings with NaN, infinity, a row of zeros or one
-            direction for all images, on one side too; a fold without pairs of both kinds.
+        ValueError: if shapes or types do not fit; if the protocol is unknown, lacks the mirrored
+            images or does not use them; if embeddings have NaN, infinity, a row of zeros or one
+            direction for all images of a side; if a fold lacks pairs of one kind.
 
     References:
         Huang et al., `Labeled faces in the wild <https://hal.science/inria-00321923>`_, 2008;
-        `PROTOCOLS` names the code of each.
+        the code of each protocol is named in `faces/protocols.py`.
     """
-    protocol = known_protocol(protocol)
-    first, second = _fused(first, second, first_mirrored, second_mirrored, protocol.fuse)
-    same, fold = _pairs(same, fold, len(first))
+    protocol = protocol_of(protocol)
+    one, other = _fused(first, second, first_mirrored, second_mirrored, protocol.fuse)
+    same, fold = as_folds(same, fold, len(one))
     fars = tuple(fars)
     if not all(0 < far < 1 for far in fars):
         raise ValueError(f"fars must be greater than 0 and less than 1, not {fars}")
     metric = METRICS[protocol.metric]
-    scores = SCORES[protocol.center](first, second, fold, metric)
+    scores = SCORES[protocol.center](one, other, fold, metric)
 
-    accuracies, thresholds, rates = [], [], {far: [] for far in fars}
+    accuracies, thresholds = [], []
+    rates: dict[float, list[tuple[float, float]]] = {far: [] for far in fars}
     for k, row in enumerate(scores):
-        train = _Judged(row[fold != k], same[fold != k], protocol.equal)
-        test = _Judged(row[fold == k], same[fold == k], protocol.equal)
-        exact = train.between(metric.ends)
+        train = _Scores(row[fold != k], same[fold != k], protocol.equal)
+        test = _Scores(row[fold == k], same[fold == k], protocol.equal)
+        exact = train.exact_thresholds(metric.ends)
         candidates = exact
         if protocol.thresholds != "exact":
-            candidates = metric.sign * np.asarray(protocol.thresholds)
+            candidates = metric.sign * np.asarray(protocol.thresholds, np.float64)
         right = train.right(candidates)
         threshold = BEST[protocol.best](candidates[right == right.max()])
         accuracies.append(test.right(threshold) / len(test))
@@ -122,7 +133,7 @@ def verification(
     auc, eer = _area_and_equal_error_rate(same, scores[fold, np.arange(len(fold))])
     return Verification(
         accuracy=float(np.mean(accuracies)),
-        deviation=float(np.std(accuracies)),
+        std=float(np.std(accuracies)),
         fold_accuracies=tuple(map(float, accuracies)),
         thresholds=tuple(map(float, thresholds)),
         auc=auc,
@@ -132,43 +143,64 @@ def verification(
     )
 
 
-class _Judged:
-    """Scores of pairs, counted by threshold: greater scores are accepted as the same person."""
+class _Scores:
+    """Counts pairs by threshold: pairs with greater scores are accepted as the same person.
 
-    def __init__(self, scores, same, equal):
+    Attributes:
+        same: scores of the pairs of one person, ascending.
+        different: scores of the pairs of two persons, ascending.
+    """
+
+    def __init__(self, scores: np.ndarray, same: np.ndarray, equal: str):
+        """Sorts the scores.
+
+        Args:
+            scores: float64 `[P]`, greater for pairs that are more alike.
+            same: bool `[P]`, True for pairs of one person.
+            equal: `Protocol.equal`.
+        """
         self.same = np.sort(scores[same])
         self.different = np.sort(scores[~same])
-        self.side = EQUAL[equal]
+        self._equal: Side = EQUAL[equal]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.same) + len(self.different)
 
-    def accepted(self, thresholds):
-        return len(self.same) - np.searchsorted(self.same, thresholds, side="right")
+    def right(self, thresholds: Any) -> Any:
+        """Returns the number of correct decisions for each threshold."""
+        return self._accepted(thresholds) + self._rejected(thresholds)
 
-    def rejected(self, thresholds):
-        return np.searchsorted(self.different, thresholds, side=self.side)
+    def val(self, thresholds: Any) -> Any:
+        """Returns the fraction of accepted pairs of one person for each threshold."""
+        return self._accepted(thresholds) / len(self.same)
 
-    def right(self, thresholds):
-        return self.accepted(thresholds) + self.rejected(thresholds)
+    def far(self, thresholds: Any) -> Any:
+        """Returns the fraction of accepted pairs of two persons for each threshold."""
+        return (len(self.different) - self._rejected(thresholds)) / len(self.different)
 
-    def val(self, thresholds):
-        return self.accepted(thresholds) / len(self.same)
-
-    def far(self, thresholds):
-        return (len(self.different) - self.rejected(thresholds)) / len(self.different)
-
-    def between(self, ends):
-        """One threshold for each way to part the scores, rising."""
+    def exact_thresholds(self, ends: tuple[float, float]) -> np.ndarray:
+        """Returns one threshold for each way to divide the scores, ascending."""
         distinct = np.unique(np.concatenate([self.same, self.different]))
         middle = distinct[:-1] + np.diff(distinct) / 2
         return np.concatenate([ends[:1], middle, ends[1:]])
 
+    def _accepted(self, thresholds: Any) -> Any:
+        return len(self.same) - np.searchsorted(self.same, thresholds, side="right")
 
-def _fused(first, second, first_mirrored, second_mirrored, fuse):
-    arrays = {"first": first, "second": second}
-    mirrored = {"first_mirrored": first_mirrored, "second_mirrored": second_mirrored}
-    for name, array in mirrored.items():
+    def _rejected(self, thresholds: Any) -> Any:
+        return np.searchsorted(self.different, thresholds, side=self._equal)
+
+
+def _fused(
+    first: ArrayLike,
+    second: ArrayLike,
+    first_mirrored: ArrayLike | None,
+    second_mirrored: ArrayLike | None,
+    fuse: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Checks the embeddings and fuses those of images and of mirrored images."""
+    arrays = {"first": as_embeddings(first, "first"), "second": as_embeddings(second, "second")}
+    for name, array in (("first_mirrored", first_mirrored), ("second_mirrored", second_mirrored)):
         if fuse == "none" and array is not None:
             raise ValueError(f"{name} is not used by this protocol, whose fuse is none: omit it")
         if fuse != "none" and array is None:
@@ -176,14 +208,13 @@ def _fused(first, second, first_mirrored, second_mirrored, fuse):
                 f"{name} is missing: this protocol fuses an image and its mirror image by {fuse};"
                 " embed the mirror images, too, or choose a protocol whose fuse is none"
             )
-    if fuse != "none":
-        arrays |= mirrored
-    arrays = {name: as_embeddings(array, name) for name, array in arrays.items()}
-    for name, array in arrays.items():
-        if array.shape != arrays["first"].shape:
+        if array is not None:
+            arrays[name] = as_embeddings(array, name)
+    for name, rows in arrays.items():
+        if rows.shape != arrays["first"].shape:
             raise ValueError(
-                f"{name} is {list(array.shape)} and first {list(arrays['first'].shape)}: pass one"
-                " row a pair, of one embedding space"
+                f"{name} is {list(rows.shape)} and first {list(arrays['first'].shape)}: pass one"
+                " row per pair, of one embedding space"
             )
     join = FUSE[fuse]
     return (
@@ -192,15 +223,28 @@ def _fused(first, second, first_mirrored, second_mirrored, fuse):
     )
 
 
-def _pairs(same, fold, number):
+def as_folds(same: ArrayLike, fold: ArrayLike, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Checks the kinds and the folds of pairs.
+
+    Args:
+        same: bool `[number]`.
+        fold: integers `[number]`, 0 to K - 1.
+        number: number of pairs.
+
+    Returns:
+        Both as arrays.
+
+    Raises:
+        ValueError: if shapes or types do not fit, or a fold lacks pairs of one kind.
+    """
     same, fold = np.asarray(same), np.asarray(fold)
-    for name, array, kinds, what in (
+    for name, array, kinds, expected in (
         ("same", same, "b", "bool"),
-        ("fold", fold, "iu", "whole numbers"),
+        ("fold", fold, "iu", "integers"),
     ):
         if array.shape != (number,) or array.dtype.kind not in kinds:
             raise ValueError(
-                f"{name} must be {what} [{number}], one a pair, not {array.dtype}"
+                f"{name} must be {expected} [{number}], one per pair, not {array.dtype}"
                 f" {list(array.shape)}"
             )
     folds = np.unique(fold)
@@ -217,11 +261,11 @@ def _pairs(same, fold, number):
     return same, fold
 
 
-def _area_and_equal_error_rate(same, scores):
-    from sklearn.metrics import roc_auc_score, roc_curve  # a second, which training need not wait
+def _area_and_equal_error_rate(same: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+    from sklearn.metrics import roc_auc_score, roc_curve  # the import takes a second
 
     accept, detect, _ = roc_curve(same, scores)
-    gap = accept - (1 - detect)  # rises from -1 to 1
+    gap = accept - (1 - detect)  # increases from -1 to 1
     after = int(np.argmax(gap >= 0))
     part = gap[after] / (gap[after] - gap[after - 1])
     error = accept[after] - part * (accept[after] - accept[after - 1])

@@ -1,47 +1,62 @@
-import flax.linen as nn
+import json
+
 import numpy as np
 import pytest
+from sklearn import metrics
 
-from kd_jax.data import ImageSet, Normalisation, Resident, View, Views
-from kd_jax.devices import data_mesh, place, replicated
-from kd_jax.evaluation import accuracy_evaluator
-from kd_jax.models import Outputs
+from kd_jax.evaluation.classification import classification, confusion_png
 
-RNG = np.random.default_rng(0)
-IMAGES = RNG.integers(0, 256, (37, 2, 2, 1), dtype=np.uint8)
-LABELS = RNG.integers(0, 4, 37).astype(np.int32)
+LOGITS = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
+LABELS = np.random.default_rng(1).integers(0, 5, 200)  # no image has the class 5
 
 
-class Linear(nn.Module):
-    @nn.compact
-    def __call__(self, images, *, train):
-        del train
-        flat = images.reshape(len(images), -1)
-        weights = self.param("weights", nn.initializers.normal(1.0), (flat.shape[-1], 4))
-        return Outputs(flat @ weights, flat, (), ())
+def test_it_agrees_with_scikit_learn():
+    result = classification(LOGITS, LABELS, top_k=(1, 2, 5))
+    predicted = LOGITS.argmax(1)
+    assert result.accuracy == metrics.accuracy_score(LABELS, predicted)
+    for k in (1, 2, 5):
+        known = metrics.top_k_accuracy_score(LABELS, LOGITS, k=k, labels=range(6))
+        assert result.top_k[k] == known
+    confusion = metrics.confusion_matrix(LABELS, predicted, labels=range(6))
+    np.testing.assert_array_equal(result.confusion, confusion)
+    recall = metrics.recall_score(LABELS, predicted, average=None, labels=range(5))
+    assert result.per_class == (*recall, None)
+    assert result.images == 200
 
 
-def evaluate(devices, batch_size, weights):
-    mesh = data_mesh(devices)
-    whole = replicated(mesh)
-    feed = Resident(ImageSet(IMAGES, LABELS, 4), mesh)
-    views = Views({"student": View((2, 2), Normalisation((0.0,), (1.0,)))})
-    run = accuracy_evaluator({"student": Linear()}, views, feed, batch_size, mesh)
-    return run({"student": {"params": {"weights": place(weights, whole)}}})["student"]
+def test_ties_go_to_the_first_class():
+    result = classification(np.zeros((2, 3)), [0, 2], top_k=(1, 2, 3))
+    assert (result.accuracy, result.top_k) == (0.5, {1: 0.5, 2: 0.5, 3: 1.0})
 
 
-WEIGHTS = RNG.normal(size=(4, 4)).astype(np.float32)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_image_without_finite_logits_is_wrong(bad):
+    result = classification([[bad, 0.0], [1.0, 0.0]], [0, 0], top_k=(1, 2))
+    assert (result.accuracy, result.top_k[2]) == (0.5, 0.5)
+    assert result.confusion.tolist() == [[1, 1], [0, 0]]
 
 
-@pytest.mark.parametrize(("devices", "batch_size"), [(1, 37), (1, 10), (8, 8), (2, 64)])
-def test_every_image_counts_once(devices, batch_size):
-    logits = (IMAGES.reshape(37, 4) / 255) @ WEIGHTS.astype(np.float64)
-    found = evaluate(devices, batch_size, WEIGHTS)
-    assert found["accuracy"] == np.mean(logits.argmax(1) == LABELS)
-    log_sum = np.log(np.exp(logits).sum(1))
-    expected = np.mean(log_sum - logits[np.arange(37), LABELS])
-    np.testing.assert_allclose(found["cross_entropy"], expected, rtol=1e-5)
+def test_k_beyond_the_classes_is_left_out():
+    assert set(classification(LOGITS, LABELS, top_k=(1, 7)).top_k) == {1}
 
 
-def test_a_network_of_nan_is_never_right():
-    assert evaluate(1, 10, np.full((4, 4), np.nan, np.float32))["accuracy"] == 0
+@pytest.mark.parametrize(
+    ("logits", "labels", "top_k", "says"),
+    [
+        (LOGITS, LABELS[1:], (1,), r"logits must be \[N, C\] and labels \[N\]"),
+        (LOGITS[:0], LABELS[:0], (1,), "logits must be"),
+        (LOGITS[:, :4], LABELS, (1,), "labels go from 0 to 4, but the network has 4 classes"),
+        (LOGITS, LABELS, (0,), "top_k must be 1 or more"),
+    ],
+)
+def test_errors(logits, labels, top_k, says):
+    with pytest.raises(ValueError, match=says):
+        classification(logits, labels, top_k=top_k)
+
+
+def test_the_result_is_json_and_a_picture():
+    result = classification(LOGITS, LABELS)
+    found = json.loads(json.dumps(result.to_json()))
+    assert found["top_5"] == result.top_k[5]
+    assert np.sum(found["confusion"]) == 200
+    assert confusion_png(result.confusion, "title").startswith(b"\x89PNG")

@@ -1,0 +1,63 @@
+"""Code that the evaluators of embeddings share."""
+
+from collections.abc import Iterable
+
+import jax
+import numpy as np
+
+from kd_jax.core.errors import UsageError
+from kd_jax.data.preprocessing import check_aspect
+from kd_jax.evaluation.base import EvaluationContext, PyTree
+from kd_jax.evaluation.embed_sets import SetEmbedder, check_size
+
+Size = tuple[int, int]
+
+
+def embedder(context: EvaluationContext) -> SetEmbedder:
+    """Returns a function from variables and images to the embeddings of every name, in a dict."""
+
+    def embed(variables: PyTree, images: jax.Array) -> dict[str, jax.Array]:
+        outputs = context.predict(variables, images)
+        return {name: outputs[name].embedding for name in context.names}
+
+    return SetEmbedder(embed, context.mesh, context.batch_size)
+
+
+def check_options(size: Size | None, probe_sizes: tuple[int, ...]) -> None:
+    """Raises `ValueError` for options that fit no images."""
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise ValueError(f"size must be a height and a width, not {size}")
+    if any(pixels < 1 for pixels in probe_sizes):
+        raise ValueError(f"probe_sizes must be 1 or more pixels, not {probe_sizes}")
+
+
+def check_images(
+    images: np.ndarray, context: EvaluationContext, probe_sizes: Iterable[int], name: str
+) -> None:
+    """Checks images that are not from the training source.
+
+    Args:
+        images: uint8 `[N, H, W, C]`.
+        context: networks that will embed them.
+        probe_sizes: heights to which they will be reduced.
+        name: name of the images in errors.
+
+    Raises:
+        UsageError: if they do not fit.
+    """
+    for size in probe_sizes:
+        check_size(size, images)
+    if context.image_shape is None:
+        return
+    height, width, channels = context.image_shape
+    if images.shape[-1] != channels:
+        raise UsageError(
+            f"The images of {name} have {images.shape[-1]} channels, but the training images"
+            f" {channels}: convert them."
+        )
+    check_aspect((height, width), images.shape[1:3], "set size to use their center")
+
+
+def suffixed(metric: str, *parts: str | int | None) -> str:
+    """Returns the name of a metric with the parts that are not None, such as `accuracy_8`."""
+    return "_".join([metric, *(str(part) for part in parts if part is not None)])
