@@ -1,0 +1,204 @@
+"""Networks of finished stages: finding and reading them."""
+
+import dataclasses
+import hashlib
+from typing import Any, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jax.sharding import Sharding, SingleDeviceSharding
+
+from kd_jax.core.errors import UsageError, check_choice, choices
+from kd_jax.core.files import PathLike, absolute_path
+from kd_jax.data.preprocessing import Views
+from kd_jax.models import Outputs
+from kd_jax.pretrained.info import NetworkInfo
+from kd_jax.training.checkpoints import Checkpoints
+
+PyTree = Any
+CHECKPOINTS = ("last", "best")
+FINISHED = "stage.json"
+"""The file that the folder of a finished stage holds."""
+HEAD = "classifier"
+"""Name of the parameters of every network's classifier."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """A network of a finished stage.
+
+    Attributes:
+        folder: folder of the stage.
+        role: role of the network in the stage.
+        step: step of the checkpoint.
+        info: description of the network.
+    """
+
+    folder: epath.Path
+    role: str
+    step: int
+    info: NetworkInfo
+
+    @classmethod
+    def find(cls, folder: epath.Path, role: str | None, which: str, key: str) -> "Weights":
+        """Finds a network.
+
+        Args:
+            folder: folder of a finished stage.
+            role: role of the network in it. None is `student`, or the first role where there is no
+                student.
+            which: `last` or `best` checkpoint.
+            key: option that names the folder, for errors.
+
+        Raises:
+            UsageError: if the stage is not finished, or has no such network.
+        """
+        check_choice(which, CHECKPOINTS, f"checkpoint of {key}")
+        if not (folder / FINISHED).exists():
+            raise UsageError(
+                f"{key} = {str(folder)!r} is no finished stage: name an earlier stage of the"
+                f" pipeline, or the folder of a stage that ran to its end (it holds {FINISHED})."
+            )
+        with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+            step = checkpoints.latest if which == "last" else checkpoints.best
+            if step is None:
+                raise UsageError(f"{key} = {str(folder)!r} holds no checkpoints: run it again.")
+            networks = checkpoints.read_json(step, "meta")["networks"]
+        if role is None:
+            role = "student" if "student" in networks else next(iter(networks))
+        if role not in networks:
+            raise UsageError(
+                f"{key} = {str(folder)!r} has no role {role!r}: its roles are"
+                f" {choices(role, networks)}."
+            )
+        return cls(folder, role, step, NetworkInfo.from_json(networks[role]))
+
+    def read(self, template: PyTree, sharding: Sharding) -> PyTree:
+        """Reads the variables in the shapes of `template`."""
+        with Checkpoints(self.folder / "checkpoints", read_only=True) as checkpoints:
+            return checkpoints.restore_network(self.step, self.role, template, sharding)
+
+    def read_without_head(self, fresh: PyTree, sharding: Sharding) -> PyTree:
+        """Reads the variables, except the classifier, which is taken from `fresh`.
+
+        Raises:
+            UsageError: if the networks have no classifier of this name, or differ in other parts.
+        """
+        with Checkpoints(self.folder / "checkpoints", read_only=True) as checkpoints:
+            stored = checkpoints.restore_stored(self.step, f"network_{self.role}", sharding)
+        if HEAD not in fresh["params"] or HEAD not in stored["params"]:
+            raise UsageError(
+                f"init_head = False needs networks whose classifier is called {HEAD!r}, but"
+                f" {self.info.name!r} has none: set init_head = True."
+            )
+        variables = {**stored, "params": {**stored["params"], HEAD: fresh["params"][HEAD]}}
+        if jax.tree.map(jnp.shape, variables) != jax.tree.map(jnp.shape, fresh):
+            raise UsageError(
+                f"{str(self.folder)!r} differs from this network in more than the classifier: use"
+                " the same architecture and options."
+            )
+        return variables
+
+    def provenance(self, variables: PyTree, workdir: epath.Path) -> dict[str, Any]:
+        """Returns the JSON by which a resumed run recognizes these weights."""
+        inside = self.folder.is_relative_to(workdir)
+        folder = self.folder.relative_to(workdir) if inside else self.folder
+        return {
+            "folder": str(folder),
+            "role": self.role,
+            "step": self.step,
+            "hash": content_hash(variables),
+        }
+
+
+def read_adapters(folder: epath.Path, key: str, sharding: Sharding) -> dict[str, PyTree]:
+    """Reads the trained adapters of a finished stage, by name.
+
+    Args:
+        folder: folder of the stage.
+        key: option that names the folder, for errors.
+        sharding: sharding of all arrays.
+
+    Raises:
+        UsageError: if the stage is not finished, or has no adapters.
+    """
+    step = Weights.find(folder, None, "last", key).step
+    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+        adapters = checkpoints.restore_stored(step, "adapters", sharding).get("params") or {}
+    if not adapters:
+        raise UsageError(f"{key} = {str(folder)!r} has no adapters: leave it out.")
+    return adapters
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained network, ready to use.
+
+    Attributes:
+        network: the module.
+        variables: its parameters and batch statistics.
+        views: resampling and normalization as in training, for the one role `student`.
+        info: description of the network.
+    """
+
+    network: nn.Module
+    variables: PyTree
+    views: Views
+    info: NetworkInfo
+
+    def __call__(self, images: jax.Array) -> Outputs:
+        """Computes the outputs for uint8 images `[N, H, W, C]`, 0 to 255; it may be jitted.
+
+        Raises:
+            UsageError: if the images are not uint8, or have another number of channels or axes.
+        """
+        images, channels = jnp.asarray(images), len(self.info.mean)
+        if images.dtype != jnp.uint8 or images.ndim != 4 or images.shape[-1] != channels:
+            raise UsageError(
+                f"Images must be uint8 [N, H, W, {channels}] with values 0 to 255, not"
+                f" {images.dtype} {list(images.shape)}: convert them."
+            )
+        return self.outputs(images)
+
+    def outputs(self, images: jax.Array) -> Outputs:
+        """Computes the outputs for images `[N, H, W, C]`, 0 to 255, of any dtype, unchecked."""
+        view = self.views.evaluation(jnp.asarray(images))["student"]
+        return cast(Outputs, self.network.apply(self.variables, view, train=False))
+
+
+def load(
+    stage: PathLike, *, role: str | None = None, checkpoint: str = "last", key: str = "stage"
+) -> Trained:
+    """Reads a trained network on the default device, on whatever devices it was trained.
+
+    Args:
+        stage: folder of a finished stage, such as `runs/quickstart/student`.
+        role: role of the network in the stage. None is `student`, or the first role where there is
+            no student.
+        checkpoint: `last` or `best`.
+        key: name of the option for errors.
+
+    Raises:
+        UsageError: if there is no such network, or a user's own module that registered it cannot
+            be imported.
+    """
+    weights = Weights.find(absolute_path(stage), role, checkpoint, key)
+    info = weights.info
+    network = info.module()
+    view = jax.ShapeDtypeStruct((1, *info.size, len(info.mean)), jnp.float32)
+    shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), view)
+    variables = weights.read(shapes, SingleDeviceSharding(jax.devices()[0]))
+    return Trained(network, variables, Views({"student": info.view}, filter=info.filter), info)
+
+
+def content_hash(tree: PyTree) -> str:
+    """Returns a hash of all arrays of a tree, with their names."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        digest.update(array.view(np.uint8).data)
+    return digest.hexdigest()
