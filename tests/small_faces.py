@@ -1,4 +1,4 @@
-"""Faces of eight persons, so far as 14x12 pixels of a pattern and noise are faces."""
+"""Faces of eight persons: patterns of 14x12 pixels with noise."""
 
 import pathlib
 
@@ -42,13 +42,13 @@ def get_config(folder: pathlib.Path, **data) -> dict:
         "batch_size": 8,
         "eval_batch_size": 8,
         "augmentation": {"flip": True},
-        "normalisation": {"mean": (0.5,), "deviation": (128 / 255,)},
+        "normalization": {"mean": (0.5,), "std": (128 / 255,)},
         **data,
     }
     student = config["stages"]["student"]
-    student["method"] = {"name": "improved_distillation"}
+    student["method"] = {"name": "kdim"}
     student["networks"]["student"] = {
         "name": "tiny",
-        "degradation": {"sizes": (3, 5), "share": 0.5, "up": "bilinear"},
+        "degradation": {"sizes": (3, 5), "probability": 0.5, "up": "bilinear"},
     }
     return config

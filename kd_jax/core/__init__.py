@@ -1,0 +1,1 @@
+"""Errors, registries, files and devices, which all other packages use."""

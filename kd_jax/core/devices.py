@@ -1,0 +1,65 @@
+"""Devices: the mesh over which batches are split, and the placement of arrays."""
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from kd_jax.core.errors import UsageError
+
+AXIS = "data"
+
+
+def data_mesh(num_devices: int | None = None) -> Mesh:
+    """Makes a mesh of the first `num_devices` devices (default: all) with the one axis `"data"`.
+
+    The axis is `Auto`: XLA places the collectives. Losses that couple the batch and batch norm
+    therefore see the global batch, and their code does not mention devices.
+    """
+    available = jax.devices()
+    if num_devices is not None and not 1 <= num_devices <= len(available):
+        raise UsageError(
+            f"num_devices = {num_devices} is impossible: choose 1 to {len(available)}, or None for"
+            " all."
+        )
+    devices = available[:num_devices]
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding in which every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """Returns the sharding in which array axis `axis` is split over the devices."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+
+
+def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Puts a host array on the devices; every process holds the whole array.
+
+    Each process copies only the parts of its own devices.
+    """
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def any_process(*decisions: bool) -> tuple[bool, ...]:
+    """Returns, for each decision, whether any process has made it.
+
+    Clocks and signals differ between processes, but the steps must not.
+    """
+    if jax.process_count() == 1:
+        return decisions
+    everyone = multihost_utils.process_allgather(np.asarray(decisions))
+    return tuple(everyone.any(axis=0).tolist())
+
+
+def check_divisible(batch_size: int, mesh: Mesh, key: str) -> None:
+    """Raises `UsageError` if a batch cannot be split evenly over the devices."""
+    if batch_size % mesh.size:
+        lower = batch_size // mesh.size * mesh.size
+        choices = " or ".join(str(n) for n in (lower, lower + mesh.size) if n)
+        raise UsageError(
+            f"{key} = {batch_size} does not divide over {mesh.size} devices: choose {choices}."
+        )

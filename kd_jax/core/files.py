@@ -1,0 +1,41 @@
+"""Files of a run, on a local disk or in a bucket (`gs://...`)."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+PathLike = str | os.PathLike[str]
+"""A path on a disk or in a bucket."""
+
+
+def absolute_path(path: PathLike) -> epath.Path:
+    """Returns the absolute path; `~` is the home directory."""
+    text = os.fspath(path)
+    return epath.Path(text if "://" in text else os.path.abspath(os.path.expanduser(text)))
+
+
+def write_atomically(path: epath.Path, content: str | bytes) -> None:
+    """Writes a file that has either the old or the new content, whenever the process dies."""
+    draft = path.with_name(path.name + ".tmp")
+    with draft.open("wb" if isinstance(content, bytes) else "w") as file:
+        file.write(content)
+        file.flush()
+        if "://" not in os.fspath(path):
+            os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def differences(before: Any, now: Any, key: str = "") -> list[str]:
+    """Lists where two JSON values differ, in words: `data.batch_size was 64, is 128`."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = [*before, *(k for k in now if k not in before)]
+        return [
+            line
+            for k in keys
+            for line in differences(
+                before.get(k, "absent"), now.get(k, "absent"), f"{key}.{k}" if key else k
+            )
+        ]
+    return [] if before == now else [f"{key} was {before!r}, is {now!r}"]

@@ -1,0 +1,118 @@
+"""The report of a run: a table, `report.md`, and the curves."""
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+import jax
+from etils import epath
+from jax.sharding import Mesh
+
+import kd_jax
+from kd_jax.core.files import write_atomically
+from kd_jax.core.text import markdown
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_TEST_METRICS = ("accuracy", "accuracy_gap", "cross_entropy")
+"""Beginnings of the names of those metrics that are always of the test images."""
+COLUMNS = ("stage", "network", "resolution", "params", "accuracy", "best", "epoch", "seconds")
+
+
+def environment(mesh: Mesh) -> dict[str, Any]:
+    """Returns the versions and the devices of this process."""
+    device = mesh.devices.flat[0]
+    return {
+        "versions": {
+            "kd_jax": kd_jax.__version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in PACKAGES},
+        },
+        "device": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": mesh.size,
+            "processes": jax.process_count(),
+        },
+    }
+
+
+def _rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            stage["name"],
+            stage["network"],
+            str(stage["resolution"]),
+            f"{stage['params']:,}",
+            f"{stage['last']['accuracy']:.2%}",
+            f"{stage['best']['accuracy']:.2%}",
+            f"{stage['last']['epoch']:g}",
+            f"{stage['seconds']:.0f}",
+        )
+        for stage in summary["stages"]
+    ]
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """Returns the stages of a run as a Markdown table.
+
+    `accuracy` is the accuracy on the test images after the last epoch. `best` is that of the best
+    checkpoint. Without a validation split the best checkpoint is chosen on the test images, and
+    its accuracy is then too high.
+    """
+    return markdown(COLUMNS, _rows(summary), left=2)
+
+
+def _chosen_by(summary: Mapping[str, Any]) -> str:
+    """Returns the sentence on how the best checkpoints were chosen."""
+    metrics = sorted({stage["metric"] for stage in summary["stages"]})
+    words = [f"lowest {m[1:]}" if m.startswith("-") else f"highest {m}" for m in metrics]
+    text = f"`best` is that of the checkpoint with the {' or '.join(words)}"
+    chosen_on_test = any(m.removeprefix("-").partition("/")[0] in _TEST_METRICS for m in metrics)
+    return text + (", chosen on the same images." if chosen_on_test else ".")
+
+
+def write(summary: Mapping[str, Any], workdir: epath.Path) -> None:
+    """Writes `report.md` and `curves.png`."""
+    curves = {
+        stage["name"]: [
+            json.loads(text)
+            for text in (workdir / stage["name"] / "metrics.jsonl").read_text().splitlines()
+        ]
+        for stage in summary["stages"]
+    }
+    _plot(curves, workdir / "curves.png")
+    device, versions = summary["device"], summary["versions"]
+    write_atomically(
+        workdir / "report.md",
+        f"# {summary['experiment']}\n\n{table(summary)}\n\n"
+        f"`accuracy` is that of the last epoch on the test images. {_chosen_by(summary)}\n\n"
+        f"Seed {summary['seed']}, {device['count']} x {device['kind']} ({device['platform']}), "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + f".\nLower resolutions by the filter {summary['filter']}.\n\n"
+        "![Accuracy and loss of every stage](curves.png)\n",
+    )
+
+
+def _plot(curves: Mapping[str, list[dict[str, Any]]], path: epath.Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    accuracy, loss = figure.subplots(1, 2)
+    for name, entries in curves.items():
+        epochs = [entry["epoch"] for entry in entries]
+        marker = "." if len(entries) < 20 else None
+        accuracy.plot(epochs, [entry["accuracy"] for entry in entries], label=name, marker=marker)
+        loss.plot(epochs, [entry["train"]["loss"] for entry in entries], label=name, marker=marker)
+    accuracy.set(xlabel="epoch", ylabel="test accuracy")
+    loss.set(xlabel="epoch", ylabel="training loss")
+    if all(entry["train"]["loss"] > 0 for entries in curves.values() for entry in entries):
+        loss.set_yscale("log")
+    accuracy.legend()
+    for axes in (accuracy, loss):
+        axes.grid(alpha=0.3)
+    with path.open("wb") as file:
+        figure.savefig(file, format="png", dpi=120)

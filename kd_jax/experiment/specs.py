@@ -1,0 +1,299 @@
+"""Specifications: all options of an experiment, their types, defaults and meanings.
+
+This file and the classes that it names are the only home of an option. Config files, the command
+line and `--help` follow from them.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from kd_jax.core.errors import check_choice
+from kd_jax.data import SOURCES, Source
+from kd_jax.data.preprocessing import Augmentation, Degradation, Normalization, check_filter
+from kd_jax.evaluation import EVALUATORS, Evaluator
+from kd_jax.experiment.building import build
+from kd_jax.experiment.pipeline import order_of
+from kd_jax.methods import METHODS, Method
+from kd_jax.pretrained.info import RECORDED
+from kd_jax.training import OPTIMIZERS, Optimizer
+from kd_jax.training.execution import EXECUTIONS
+
+LAST, BEST = "last", "best"
+CHECKPOINTS = (LAST, BEST)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSpec:
+    """The images of an experiment: `config.data`.
+
+    Attributes:
+        source: origin of the images.
+        batch_size: number of images per training step, over all devices.
+        eval_batch_size: number of images per evaluation step, over all devices.
+        train_split: images to train on, in the notation of TFDS.
+        test_split: images to evaluate, in the notation of TFDS.
+        augmentation: random changes of the training images.
+        filter: resampling filter that makes lower resolutions.
+        train_fraction: fraction of the other training images of each class that is used, in all
+            stages.
+        subset_seed: seed of the choice of that fraction. Smaller fractions are in larger ones.
+        validation_fraction: fraction of the training images of each class that is not trained on.
+            It becomes the split `validation`, and the best checkpoint is then chosen on it.
+        stream: decode the training images batch by batch while the devices compute. If false, all
+            of them are on every device.
+        normalization: mean and standard deviation of each channel on the scale 0 to 1, for networks
+            that start from random weights. None takes those of the training images.
+    """
+
+    source: Annotated[Source, SOURCES]
+    batch_size: int
+    eval_batch_size: int = 512
+    train_split: str = "train"
+    test_split: str = "test"
+    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
+    filter: str = "bicubic"
+    train_fraction: float = 1.0
+    subset_seed: int = 0
+    validation_fraction: float = 0.0
+    stream: bool = False
+    normalization: Normalization | None = None
+
+    def __post_init__(self):
+        check_filter(self.filter)
+        if self.eval_batch_size < 1:
+            raise ValueError("eval_batch_size must be 1 or more")
+        if not 0 < self.train_fraction <= 1:
+            raise ValueError("train_fraction must be greater than 0 and at most 1")
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError("validation_fraction must be at least 0 and less than 1")
+        if not 0 <= self.subset_seed < 2**64:
+            raise ValueError("subset_seed must be at least 0 and less than 2**64")
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSpec:
+    """One network of a stage: `config.stages.STAGE.networks.ROLE`.
+
+    Attributes:
+        name: architecture. None takes that of `init_from`. `recorded` has no architecture: its
+            outputs come from the file `path`.
+        path: .npz file of recorded outputs, as `kd-jax embed` writes it, for the name `recorded`.
+        center: subtract the mean of the recorded embeddings and divide each by its length.
+        augmented: use the recorded outputs of the original images for augmented images too. If
+            false, a stage that augments its images refuses recorded outputs.
+        options: options of the architecture, as `kd_jax.models.create` takes them.
+        resolution: height of the images that the network sees. None is the stored height, or,
+            where the architecture comes from `init_from`, the height that it saw there.
+        degradation: low-resolution copies in place of some training images. None leaves all sharp.
+        init_from: origin of the first weights: the name of an earlier stage, or the folder of a
+            finished stage. None starts from random weights.
+        init_role: role of the network in the stage of `init_from`.
+        init_checkpoint: checkpoint of that stage, `last` or `best`.
+        init_head: start the classifier from these weights too. If false, it starts from random
+            weights, and the number of classes may differ.
+        frozen: keep the weights as they are. None follows the method, which also decides which
+            values are possible.
+    """
+
+    name: str | None = None
+    path: str | None = None
+    center: bool = False
+    augmented: bool = False
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    resolution: int | None = None
+    degradation: Degradation | None = None
+    init_from: str | None = None
+    init_role: str | None = None
+    init_checkpoint: str = LAST
+    init_head: bool = True
+    frozen: bool | None = None
+
+    def __post_init__(self):
+        check_choice(self.init_checkpoint, CHECKPOINTS, "init_checkpoint")
+        for option in ("num_classes", "axis_name"):
+            if option in self.options:
+                raise ValueError(f"options.{option} is set by the run: leave it out")
+        if (self.name == RECORDED) != (self.path is not None):
+            raise ValueError("name = 'recorded' and path are used together, or not at all")
+        if self.name != RECORDED and (self.center or self.augmented):
+            raise ValueError("center and augmented are used with name = 'recorded' only")
+        if self.init_from is None:
+            if self.init_role is not None or self.init_checkpoint != LAST or not self.init_head:
+                raise ValueError(
+                    "init_role, init_checkpoint and init_head are not used without init_from"
+                )
+            if self.name is None:
+                raise ValueError("a network without a name needs init_from")
+
+
+@dataclasses.dataclass(frozen=True)
+class StageSpec:
+    """One stage: `config.stages.STAGE`.
+
+    Attributes:
+        networks: the networks by role. The roles are those of the method.
+        method: the quantity that the stage minimizes.
+        optimizers: optimizers by group: `default`, the name of a trained role, or `adapters`, if
+            the method has adapters that belong to no trained role.
+        epochs: length of the stage. A fraction is rounded to steps, at least one.
+        evaluate_every: number of epochs between evaluations.
+        own_augmentation: each network sees its own augmented copy of the images. If false, all
+            see the same copy.
+        adapters_from: earlier stage, or folder of a finished stage, whose adapters of the same
+            names are the first ones. None starts from random adapters.
+        evaluators: further evaluations by name. The accuracy on the test images is always there.
+        best: metric that chooses the best checkpoint; a leading `-` prefers small values. None is
+            `validation/accuracy` with a validation split, else `accuracy`.
+    """
+
+    networks: dict[str, NetworkSpec]
+    method: Annotated[Method, METHODS]
+    optimizers: dict[str, Annotated[Optimizer, OPTIMIZERS]]
+    epochs: float
+    evaluate_every: float = 1.0
+    own_augmentation: bool = False
+    adapters_from: str | None = None
+    evaluators: dict[str, Annotated[Evaluator, EVALUATORS]] = dataclasses.field(
+        default_factory=dict
+    )
+    best: str | None = None
+
+    def __post_init__(self):
+        roles, name = self.method.roles, type(self.method).__name__
+        if set(self.networks) != set(roles):
+            raise ValueError(
+                f"the networks are {', '.join(sorted(self.networks))}, but {name} needs"
+                f" {', '.join(roles)}"
+            )
+        for role, network in self.networks.items():
+            frozen = role in self.method.frozen_roles
+            if network.frozen not in (None, frozen):
+                raise ValueError(f"networks.{role}.frozen must be {frozen} for {name}")
+            if network.name == RECORDED and not frozen:
+                raise ValueError(f"networks.{role} is trained by {name}: it cannot be recorded")
+            if frozen and network.init_from is None and network.name != RECORDED:
+                raise ValueError(
+                    f"networks.{role} is frozen in {name}: set init_from, the stage or folder that"
+                    " its weights come from"
+                )
+        networks = {
+            role: dataclasses.replace(network, frozen=role in self.method.frozen_roles)
+            for role, network in self.networks.items()
+        }
+        object.__setattr__(self, "networks", networks)
+        groups = self.groups
+        for group in self.optimizers:
+            if group not in groups:
+                raise ValueError(
+                    f"optimizers.{group} is not used by this stage of {name}: leave it out, or name"
+                    f" one of the groups {', '.join(groups)}"
+                )
+        if "default" not in self.optimizers:
+            raise ValueError("optimizers.default is missing")
+        if not (0 < self.epochs < math.inf and self.evaluate_every > 0):
+            raise ValueError("epochs and evaluate_every must be greater than 0, epochs finite")
+        for evaluator in self.evaluators:
+            if not re.fullmatch(r"\w+", evaluator):
+                raise ValueError(f"evaluators.{evaluator}: a name is letters, digits and _")
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Returns the roles that are trained."""
+        return tuple(role for role in self.networks if role not in self.method.frozen_roles)
+
+    @property
+    def groups(self) -> list[str]:
+        """Returns the optimizer groups that the stage uses."""
+        adapters = (g if g in self.trained else "adapters" for g in self.method.adapter_groups)
+        return sorted({"default", *self.trained, *adapters})
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Returns all values of `init_from` and `adapters_from`."""
+        networks = (network.init_from for network in self.networks.values())
+        return tuple(s for s in (*networks, self.adapters_from) if s is not None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A whole config.
+
+    Attributes:
+        experiment: name of the experiment, for the results.
+        data: the images.
+        stages: the stages by name.
+        pipeline: names of the stages in the order in which they run. If it is empty, all stages
+            run, each after the stages that its networks come from.
+        seed: seed of everything random.
+        execution: `jit` (global view over a mesh of devices) or `pmap` (one program per device).
+        num_devices: number of devices to use. None is all.
+        checkpoint_minutes: greatest time between two saves. Every evaluation saves too.
+        imports: the user's own modules, files or module names, that are imported first.
+    """
+
+    experiment: str
+    data: DataSpec
+    stages: dict[str, StageSpec]
+    pipeline: tuple[str, ...] = ()
+    seed: int = 0
+    execution: str = "jit"
+    num_devices: int | None = None
+    checkpoint_minutes: float = 10.0
+    imports: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        check_choice(self.execution, EXECUTIONS, "execution")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError("seed must be at least 0 and less than 2**63")
+        if not (self.checkpoint_minutes > 0 and self.stages):
+            raise ValueError("checkpoint_minutes must be greater than 0, and stages not empty")
+        for name in self.stages:
+            if not re.fullmatch(r"[\w-]+", name):
+                raise ValueError(f"stages.{name}: the name of a stage is letters, digits, _ and -")
+        if not self.pipeline:
+            object.__setattr__(self, "pipeline", order_of(self.stages))
+        self._check_pipeline()
+        for place, name in enumerate(self.pipeline):
+            self._check_sources(name, self.pipeline[:place])
+
+    def _check_pipeline(self) -> None:
+        for name in self.pipeline:
+            check_choice(name, self.stages, "pipeline")
+        if len(set(self.pipeline)) < len(self.pipeline):
+            raise ValueError("pipeline must name every stage once")
+        if unused := set(self.stages) - set(self.pipeline):
+            raise ValueError(
+                f"stages.{min(unused)} is not used: add {min(unused)!r} to pipeline or leave it out"
+            )
+
+    def _check_sources(self, name: str, earlier: tuple[str, ...]) -> None:
+        """Raises `ValueError` where a stage starts from a stage or a role that is not there."""
+        for source in self.stages[name].sources:
+            if source in self.stages and source not in earlier:
+                raise ValueError(
+                    f"stages.{name} starts from {source!r}, which does not run before it: move"
+                    f" {source!r} forward in pipeline"
+                )
+        for role, network in self.stages[name].networks.items():
+            start = self.stages.get(network.init_from or "")
+            known = start.trained if start else ()
+            if start and network.init_role is not None and network.init_role not in known:
+                raise ValueError(
+                    f"stages.{name}.networks.{role}.init_role = {network.init_role!r} is not"
+                    f" trained by {network.init_from!r}, which trains {', '.join(known)}"
+                )
+
+
+def experiment(config: Mapping[str, Any]) -> Experiment:
+    """Checks a whole config and makes its specification.
+
+    Args:
+        config: plain dictionaries, as from `ConfigDict.to_dict()`.
+
+    Raises:
+        UsageError: for the first thing that is wrong, with its key and the remedy.
+    """
+    return build(Experiment, config, "")

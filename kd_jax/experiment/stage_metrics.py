@@ -1,0 +1,112 @@
+"""The metrics of a stage: the results of all its evaluators in one flat dictionary."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from kd_jax.data.loaders import Loader
+from kd_jax.evaluation import EVALUATORS, EvaluationContext, Evaluator
+from kd_jax.evaluation.base import Metrics
+from kd_jax.experiment.specs import DataSpec, StageSpec
+from kd_jax.methods import Adapters
+from kd_jax.models import Outputs
+from kd_jax.training import Stage, TrainState
+
+PyTree = Any
+VALIDATION = "validation"
+
+
+class StageMetrics:
+    """Evaluates the outputs of a stage by all its evaluators.
+
+    The metrics of the test images have no prefix, those of other evaluators have their name as a
+    prefix: `accuracy`, `validation/accuracy`. The first output of `Method.predict` has no suffix,
+    the others have their name: `accuracy/teacher`. `accuracy_gap/teacher` is the accuracy of the
+    teacher minus that of the first output.
+
+    Attributes:
+        best: metric that chooses the best checkpoint.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        spec: StageSpec,
+        data: DataSpec,
+        loader: Callable[[str], Loader],
+        mesh: Mesh,
+        image_shape: tuple[int, int, int],
+    ):
+        """Builds the evaluators.
+
+        Args:
+            stage: the stage.
+            spec: its specification, with further evaluators.
+            data: the specification of the images.
+            loader: returns the images of a split.
+            mesh: devices over which a batch is split.
+            image_shape: height, width and channels of the training images.
+        """
+        self._stage, self._main = stage, stage.method.predictions[0]
+        classification: Any = EVALUATORS.get("classification")
+        evaluators: dict[str, Evaluator] = {"": classification(split="test")}
+        if data.validation_fraction:
+            evaluators[VALIDATION] = classification(split=VALIDATION)
+        context = functools.partial(
+            EvaluationContext,
+            loader=loader,
+            batch_size=data.eval_batch_size,
+            mesh=mesh,
+            image_shape=image_shape,
+        )
+        trained = context(names=stage.method.predictions, predict=self._trained_outputs)
+        self._trained = {
+            name: evaluator.build(trained)
+            for name, evaluator in {**evaluators, **spec.evaluators}.items()
+        }
+        # The accuracies of frozen networks are for comparison only.
+        names = tuple(role for role in stage.frozen if role not in stage.recorded)
+        frozen = context(names=names, predict=self._frozen_outputs)
+        self._frozen = {
+            name: evaluator.build(frozen) for name, evaluator in evaluators.items() if names
+        }
+        self._frozen_metrics: dict[str, Metrics] | None = None
+        known = f"{VALIDATION}/accuracy" if data.validation_fraction else "accuracy"
+        self.best = spec.best or known
+
+    def __call__(self, state: TrainState, frozen: Mapping[str, PyTree]) -> dict[str, float]:
+        """Returns the metrics of a state; frozen networks are evaluated once."""
+        if self._frozen_metrics is None:  # a frozen network does not change
+            self._frozen_metrics = {
+                name: evaluate(frozen) for name, evaluate in self._frozen.items()
+            }
+        trained = {role: state.variables(role) for role in self._stage.trained}
+        variables = {"networks": {**frozen, **trained}, "adapters": state.adapters}
+        found: dict[str, float] = {}
+        for name, evaluate in self._trained.items():
+            results = {**self._frozen_metrics.get(name, {}), **evaluate(variables)}
+            found |= _flat(f"{name}/" if name else "", results, self._main)
+        return found
+
+    def _trained_outputs(self, variables: PyTree, images: jax.Array) -> dict[str, Outputs]:
+        adapters: Adapters = variables["adapters"]
+        return self._stage.predict(variables["networks"], adapters, images)
+
+    def _frozen_outputs(self, frozen: PyTree, images: jax.Array) -> dict[str, Outputs]:
+        return self._stage.outputs(frozen, images)
+
+
+def _flat(prefix: str, results: Mapping[str, Mapping[str, float]], main: str) -> dict[str, float]:
+    """Returns the metrics of one evaluator in one dictionary, those of `main` first."""
+    metrics = {f"{prefix}{metric}": value for metric, value in results[main].items()}
+    for name, values in results.items():
+        if name == main:
+            continue
+        metrics |= {f"{prefix}{metric}/{name}": value for metric, value in values.items()}
+        if "accuracy" in values and "accuracy" in results[main]:
+            gap = values["accuracy"] - results[main]["accuracy"]
+            metrics[f"{prefix}accuracy_gap/{name}"] = gap
+    return metrics

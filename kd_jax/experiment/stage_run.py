@@ -1,0 +1,206 @@
+"""One stage of a run: its first state, its training, and its results."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+from etils import epath
+
+from kd_jax.core.devices import place, replicated, split
+from kd_jax.core.errors import UsageError
+from kd_jax.core.files import differences
+from kd_jax.core.stop import StopSignal
+from kd_jax.data import Loader, batch_of
+from kd_jax.experiment import report
+from kd_jax.experiment.plan import Plan
+from kd_jax.experiment.stage_metrics import StageMetrics
+from kd_jax.pretrained.info import RECORDED
+from kd_jax.pretrained.weights import content_hash, read_adapters
+from kd_jax.training import (
+    TrainState,
+    dataset_statistics,
+    init_network,
+    init_state,
+    statistics_shapes,
+)
+from kd_jax.training.checkpoints import Checkpoints
+from kd_jax.training.execution import EXECUTIONS
+from kd_jax.training.log import MetricsLog, ProgressLine
+from kd_jax.training.loop import Loop, Progress
+
+PyTree = Any
+
+
+class StageRun:
+    """Trains one stage in its folder."""
+
+    def __init__(self, name: str, plan: Plan, workdir: epath.Path, loader: Callable[[str], Loader]):
+        """Computes nothing yet.
+
+        Args:
+            name: name of the stage.
+            plan: the plan of the run.
+            workdir: folder of the run.
+            loader: returns the images of a split.
+        """
+        self._name, self._plan, self._workdir, self._loader = name, plan, workdir, loader
+        self._stage, self._spec = plan.stages[name], plan.spec.stages[name]
+        self._path = workdir / name
+
+    def _loaded(self) -> tuple[dict[str, PyTree], dict[str, Any]]:
+        """Returns variables that come from other stages, by role, and their provenance."""
+        variables, provenance = {}, {}
+        stage, whole = self._stage, replicated(self._plan.mesh)
+        for role, spec in self._spec.networks.items():
+            if spec.name == RECORDED:
+                variables[role] = jax.device_put(
+                    self._plan.roles.recorded_variables(self._name, role), whole
+                )
+                provenance[role] = {"path": spec.path, "hash": content_hash(variables[role])}
+            if spec.init_from is None:
+                continue
+            weights = self._plan.roles.weights(self._name, role)
+            if spec.init_head:
+                variables[role] = weights.read(self._plan.shapes[self._name][role], whole)
+            else:
+                image = self._plan.example()["image"]
+                fresh = init_network(stage, role, image)
+                variables[role] = weights.read_without_head(jax.device_put(fresh, whole), whole)
+            provenance[role] = weights.provenance(variables[role], self._workdir)
+        return variables, provenance
+
+    @functools.cached_property
+    def _adapters(self) -> dict[str, PyTree]:
+        """Returns the first parameters of the adapters that come from another stage."""
+        source = self._spec.adapters_from
+        if source is None:
+            return {}
+        key, folder = f"stages.{self._name}.adapters_from", self._plan.roles.folder(source)
+        return read_adapters(folder, key, replicated(self._plan.mesh))
+
+    def _meta(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the conditions of a checkpoint; a run resumes only if none has changed."""
+        infos = {role: self._plan.roles.info(self._name, role) for role in self._stage.trained}
+        fingerprints = self._plan.fingerprints
+        meta = {
+            "networks": {role: dataclasses.asdict(info) for role, info in infos.items()},
+            "weights": provenance,
+            **{f"{split}_images": hash for split, hash in fingerprints.items()},
+        }
+        if self._adapters:
+            meta["adapters"] = content_hash(self._adapters)
+        return json.loads(json.dumps(meta))
+
+    def _start(
+        self, loaded: Mapping[str, PyTree], checkpoints: Checkpoints, meta: Any
+    ) -> tuple[TrainState, Progress]:
+        """Returns the first state of this process: the newest checkpoint's, or a fresh one."""
+        stage, whole = self._stage, replicated(self._plan.mesh)
+        frozen = {role: loaded[role] for role in stage.frozen}
+        trained = {role: loaded[role] for role in stage.trained if role in loaded}
+        example, adapters = self._plan.example(), self._adapters
+        shapes = statistics_shapes(stage, frozen, example)
+
+        def fresh(frozen, trained, statistics, adapters):
+            return init_state(
+                stage, example, frozen, trained=trained, statistics=statistics, adapters=adapters
+            )
+
+        if checkpoints.latest is None:
+            statistics: PyTree = {}
+            if jax.tree.leaves(shapes):
+                statistics = dataset_statistics(stage, frozen, self._batches(), self._plan.mesh)
+            make = jax.jit(fresh, out_shardings=whole)
+            return make(frozen, trained, statistics, adapters), Progress()
+        stored = checkpoints.read_json(checkpoints.latest, "meta")
+        if changes := differences(_comparable(stored), _comparable(meta)):
+            raise UsageError(
+                f"Stage {self._name!r} began under other conditions: {'; '.join(changes)}; restore"
+                f" them, or delete {self._path} to train the stage again."
+            )
+        template = jax.eval_shape(fresh, frozen, trained, shapes, adapters)
+        state, progress = checkpoints.restore(template, whole)
+        return state, Progress(**progress)
+
+    def _batches(self) -> Iterator[Mapping[str, jax.Array]]:
+        """Yields the training set once, on the devices, without augmentation."""
+        loader, batches = self._loader("train"), split(self._plan.mesh)
+        gather = jax.jit(batch_of, out_shardings=batches)
+        for rows in loader.batches(self._plan.spec.data.eval_batch_size):
+            placed = {name: place(array, batches) for name, array in rows.items()}
+            yield gather(loader.images, placed)
+
+    def run(self, stop: StopSignal) -> dict[str, Any]:
+        """Trains the stage, or resumes it.
+
+        Args:
+            stop: request to save and end.
+
+        Returns:
+            The content of `stage.json`.
+
+        Raises:
+            Stopped: after a request to stop, when the state is saved.
+            UsageError: if the stage cannot resume, or a loss is not finite.
+        """
+        stage, spec, data = self._stage, self._spec, self._plan.spec.data
+        self._path.mkdir(exist_ok=True)
+        loaded, provenance = self._loaded()
+        meta = self._meta(provenance)
+        frozen = {role: loaded[role] for role in stage.frozen}
+        image_shape = self._plan.images["train"].image_shape
+        metrics = StageMetrics(stage, spec, data, self._loader, self._plan.mesh, image_shape)
+
+        main = stage.method.trained_roles[0]
+        optimizer = spec.optimizers.get(main, spec.optimizers["default"])
+        steps, epoch = self._plan.steps(self._name), self._plan.order.steps_per_epoch
+        writes = jax.process_index() == 0
+        with (
+            Checkpoints(self._path / "checkpoints") as checkpoints,
+            ProgressLine(self._name, steps, data.batch_size, writes) as line,
+        ):
+            state, progress = self._start(loaded, checkpoints, meta)
+            log = MetricsLog(self._path / "metrics.jsonl", progress.evaluated, writes)
+            loop = Loop(
+                name=self._name,
+                run_steps=EXECUTIONS[self._plan.spec.execution](stage, self._plan.mesh),
+                order=self._plan.order,
+                steps=steps,
+                evaluate_every=max(1, round(min(spec.evaluate_every, spec.epochs) * epoch)),
+                evaluate=functools.partial(metrics, frozen=frozen),
+                best=metrics.best,
+                learning_rate=optimizer.rate(steps, epoch),
+                checkpoints=checkpoints,
+                checkpoint_minutes=self._plan.spec.checkpoint_minutes,
+                meta=meta,
+                log=log,
+                line=line,
+                stop=stop,
+            )
+            del loaded  # first weights of trained networks; the state has its own
+            state, progress = loop.run(state, frozen, self._loader("train"), progress)
+        return {
+            "name": self._name,
+            "role": main,
+            "network": self._plan.roles.info(self._name, main).name,
+            "resolution": self._plan.roles.info(self._name, main).size[0],
+            "params": sum(leaf.size for leaf in jax.tree.leaves(state.params[main])),
+            "metric": metrics.best,
+            "last": progress.last,
+            "best": progress.best,
+            "seconds": round(progress.seconds, 1),
+            "images_per_second": round(line.images_per_second, 1),
+            **report.environment(self._plan.mesh),
+        }
+
+
+def _comparable(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the conditions of a checkpoint without the paths of the user's own modules."""
+    networks = {
+        role: {key: value for key, value in info.items() if key != "imports"}
+        for role, info in meta["networks"].items()
+    }
+    return {**meta, "networks": networks}

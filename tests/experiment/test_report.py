@@ -1,0 +1,74 @@
+"""The report of a run: its table and its files."""
+
+import json
+
+import pytest
+from etils import epath
+
+from kd_jax.core.text import markdown
+from kd_jax.experiment.report import table, write
+
+STAGE = {
+    "name": "teacher",
+    "network": "resnet14",
+    "resolution": 8,
+    "params": 174970,
+    "metric": "accuracy",
+    "last": {"accuracy": 0.98765, "epoch": 30.0},
+    "best": {"accuracy": 0.99, "epoch": 20.0},
+    "seconds": 12.4,
+}
+STUDENT = {**STAGE, "name": "student_alone", "last": {"accuracy": 0.5, "epoch": 2.5}}
+
+
+def test_the_table_is_markdown_of_last_and_best():
+    lines = table({"stages": [STAGE, STUDENT]}).splitlines()
+    assert len(lines) == 4
+    assert len({len(line) for line in lines}) == 1
+    cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
+    assert cells == ["teacher", "resnet14", "8", "174,970", "98.77%", "99.00%", "30", "12"]
+    assert "50.00%" in lines[3]
+
+
+def test_a_table_is_aligned():
+    text = markdown(("cell", "%"), [("a", "70.10"), ("longer", "-")])
+    assert text.splitlines() == [
+        "| cell   |     % |",
+        "| ------ | ----: |",
+        "| a      | 70.10 |",
+        "| longer |     - |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "says"),
+    [
+        (("accuracy",), "the highest accuracy, chosen on the same images."),
+        (("accuracy", "validation/accuracy"), "or highest validation/accuracy, chosen on the same"),
+        (("validation/accuracy",), "the highest validation/accuracy.\n"),
+        (("-cross_entropy",), "the lowest cross_entropy, chosen on the same images."),
+        (("-accuracy_gap/teacher",), "the lowest accuracy_gap/teacher, chosen on the same images."),
+        (("lfw/accuracy",), "the highest lfw/accuracy.\n"),
+    ],
+)
+def test_the_report_says_how_the_best_was_chosen(tmp_path, metrics, says):
+    stages = [{**STAGE, "name": str(i), "metric": metric} for i, metric in enumerate(metrics)]
+    for stage in stages:
+        (tmp_path / stage["name"]).mkdir()
+        entry = {"epoch": 1.0, "accuracy": 0.5, "train": {"loss": 0.0}}
+        (tmp_path / stage["name"] / "metrics.jsonl").write_text(json.dumps(entry) + "\n")
+    device = {"count": 2, "kind": "TPU v4", "platform": "tpu"}
+    summary = {
+        "experiment": "small",
+        "seed": 3,
+        "filter": "box",
+        "versions": {"jax": "1.0"},
+        "device": device,
+        "stages": stages,
+    }
+    write(summary, epath.Path(tmp_path))
+    report = (tmp_path / "report.md").read_text()
+    assert report.startswith("# small\n")
+    assert says in report
+    assert "Seed 3, 2 x TPU v4 (tpu), jax 1.0.\nLower resolutions by the filter box.\n" in report
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,108 @@
+"""Runs that are stopped at any moment end with the same numbers."""
+
+import json
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+import small_config
+from small_config import changed, numbers, student_config
+
+import kd_jax
+from kd_jax.core.devices import data_mesh
+from kd_jax.core.errors import UsageError
+from kd_jax.core.stop import Stopped
+from kd_jax.experiment.run import Run
+from kd_jax.training.checkpoints import Checkpoints
+
+
+def interrupted(workdir, monkeypatch, saves, config):
+    """Runs until the given number of checkpoints is written; then the process is gone."""
+
+    class Killed(BaseException):
+        pass
+
+    save, count = Checkpoints.save, 0
+
+    def limited(self, *args, **kwargs):
+        nonlocal count
+        save(self, *args, **kwargs)
+        self.wait()
+        count += 1
+        if count == saves:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Checkpoints, "save", limited)
+        Run(config, workdir).run()
+
+
+def logs(workdir, stage):
+    """Returns the whole log of a stage without the speed."""
+    lines = (workdir / stage / "metrics.jsonl").read_text().splitlines()
+    return [{**json.loads(line), "images_per_second": None} for line in lines]
+
+
+@pytest.mark.parametrize("saves", [2, 6])  # in the first and in the second stage
+def test_an_interrupted_run_ends_with_the_same_numbers(finished, tmp_path, monkeypatch, saves):
+    interrupted(tmp_path, monkeypatch, saves, changed({}))
+    assert not (tmp_path / "results.json").exists()
+    assert numbers(Run(changed({}), tmp_path).run()) == numbers(finished[1])
+    for stage in ("teacher", "student"):
+        assert logs(tmp_path, stage) == logs(finished[0], stage)
+
+
+def test_an_interrupted_online_stage_ends_with_the_same_numbers(online, tmp_path, monkeypatch):
+    config = small_config.online_config().to_dict()
+    often = config | {"checkpoint_minutes": 1e-9}
+    interrupted(tmp_path, monkeypatch, 3, often)  # between two evaluations
+    with Checkpoints(tmp_path / "ekd" / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.latest % 5
+    again = Run(config, tmp_path).run()
+    assert numbers(again) == numbers(online[1])
+    assert logs(tmp_path, "ekd") == logs(online[0], "ekd")
+    for role in ("teacher", "student"):
+        ours, theirs = (
+            kd_jax.load(workdir / "ekd", role=role).variables for workdir in (tmp_path, online[0])
+        )
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 8), (8, 1)])
+def test_a_run_resumes_on_other_devices(finished, tmp_path, monkeypatch, before, after):
+    workdir, summary = finished
+    config = student_config(workdir / "teacher", num_devices=None)
+    with monkeypatch.context() as patch:
+        patch.setattr("kd_jax.experiment.run.data_mesh", lambda _: data_mesh(before))
+        interrupted(tmp_path, patch, 2, config)
+    monkeypatch.setattr("kd_jax.experiment.run.data_mesh", lambda _: data_mesh(after))
+    (stage,) = Run(config, tmp_path).run()["stages"]
+    assert stage["last"] == pytest.approx(summary["stages"][1]["last"], rel=1e-5)
+
+
+def test_a_signal_saves_and_stops(finished, tmp_path, monkeypatch):
+    config = changed({"stages.student": ...})
+    evaluated = Checkpoints.save
+
+    def stopping(self, *args, **kwargs):
+        evaluated(self, *args, **kwargs)
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", stopping)
+        with pytest.raises(Stopped, match="stage 'teacher' is saved at step 5 of 20"):
+            Run(config, tmp_path).run()
+    assert numbers(Run(config, tmp_path).run()) == numbers(finished[1])[:1]
+
+
+def test_another_teacher_is_noticed(finished, tmp_path, monkeypatch):
+    workdir, other = tmp_path / "run", tmp_path / "other"
+    shutil.copytree(finished[0] / "teacher", workdir / "teacher")
+    interrupted(workdir, monkeypatch, 2, changed({}))
+    shutil.rmtree(workdir / "teacher")
+    Run(changed({"seed": 1, "stages.student": ...}), other).run()
+    shutil.copytree(other / "teacher", workdir / "teacher")
+    with pytest.raises(UsageError, match=r"weights.teacher.hash was .*delete .*student"):
+        Run(changed({}), workdir).run()
