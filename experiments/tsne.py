@@ -1,15 +1,15 @@
-r"""EKD's Fig. 3 (Ge et al., IEEE TCSVT 2021): t-SNE of what trained students make of ten classes.
+r"""EKD's Fig. 3 (Zhang et al., IEEE TCSVT 2021): t-SNE of the students' embeddings of ten classes.
 
     python experiments/ekd_tables.py --workdir=runs/ekd --tables=fig3 --path=tiny-imagenet-200
     cells=runs/ekd/seed_5/tiny_imagenet
     python experiments/tsne.py --workdir=runs/tsne alone=$cells-alone-resnet18/student_alone \
         KD=$cells-kd-resnet50-resnet18/kd EKD=$cells-ekd-resnet50-resnet18/ekd
 
-Every student is the folder of a finished stage; a name may stand before it. All of them see the
-same 50 test images of the same ten classes, chosen by `--seed`, and must have been tested on them;
-their embeddings are drawn side by side in `tsne.png`. Beside the pictures stands a number, since
-pictures are read as one likes: the share of images whose nearest other image, by embedding, is of
-their own class.
+Every student is the folder of a finished stage, optionally with a name before it. All students see
+the same 50 test images of the same ten classes, which `--seed` chooses; their runs must have the
+same test images. The embeddings are drawn side by side in `tsne.png`. Since pictures can be read in
+many ways, the table has a number: the fraction of images whose nearest other image, by embedding,
+is of the same class.
 """
 
 import argparse
@@ -21,56 +21,61 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
-import tables
 from etils import epath
 
-from kd_jax import cli, report
-from kd_jax.config import experiment
+from kd_jax.commands import Parser, exit_code
+from kd_jax.core.errors import UsageError
+from kd_jax.core.files import absolute_path, write_atomically
+from kd_jax.core.text import markdown
 from kd_jax.data import ImageSet, Source
-from kd_jax.errors import UsageError
-from kd_jax.files import folder, write_atomically
-from kd_jax.weights import load
+from kd_jax.experiment import tables
+from kd_jax.experiment.specs import experiment
+from kd_jax.pretrained import load
+
+EXAMPLE = "python experiments/tsne.py --workdir=runs/tsne runs/quickstart/student"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    return cli.command(lambda: _run(argv))
+    return exit_code(lambda: _run(argv))
 
 
 def _run(argv: Sequence[str] | None) -> None:
-    parser = tables.Parser(__doc__)
+    parser = Parser(__doc__ or "", EXAMPLE)
     parser.add_argument("students", nargs="+", help="[NAME=]FOLDER of a finished stage")
-    parser.add_argument("--classes", type=int, default=10, help="how many (default: 10)")
-    parser.add_argument("--images", type=int, default=50, help="of each class (default: 50)")
+    parser.add_argument("--workdir", help="folder of tsne.png and table.md")
+    parser.add_argument("--classes", type=int, default=10, help="number of classes (default: 10)")
+    parser.add_argument("--images", type=int, default=50, help="images per class (default: 50)")
     parser.add_argument("--perplexity", type=float, default=30.0, help="of t-SNE (default: 30)")
-    parser.add_argument("--seed", type=int, default=0, help="of classes, images and t-SNE")
-    args = parser.parse_args(argv)
+    parser.add_argument("--seed", type=int, default=0, help="seed of classes, images and t-SNE")
+    args = parser.parse(argv)
+    parser.require(args, "workdir")
 
-    students = {}
+    students: dict[str, epath.Path] = {}
     for text in args.students:
         name, equals, path = text.partition("=")
-        place = folder(path if equals else text)
-        name = name if equals else place.name
+        folder = absolute_path(path if equals else text)
+        name = name if equals else folder.name
         if name in students:
-            raise UsageError(f"Two students are called {name!r}: write NAME=FOLDER for each.")
-        students[name] = place
+            raise UsageError(f"Two students have the name {name!r}: write NAME=FOLDER for each.")
+        students[name] = folder
     chosen = choose(_common_images(students), args)
-    embeddings = {name: _embed(place, chosen.images) for name, place in students.items()}
+    embeddings = {name: _embed(folder, chosen.images) for name, folder in students.items()}
     rows = [
-        [name, f"{100 * neighbours(found, chosen.labels):.1f}"]
+        [name, f"{100 * neighbor_fraction(found, chosen.labels):.1f}"]
         for name, found in embeddings.items()
     ]
-    text = report.markdown(("student", "nearest other image of its own class [%]"), rows)
-    workdir = folder(args.workdir)
+    text = markdown(("student", "nearest other image of the same class [%]"), rows)
+    workdir = absolute_path(args.workdir)
     tables.write(text, workdir)
     write_atomically(workdir / "tsne.png", draw(embeddings, chosen.labels, args))
     print(f"{text}\n\n{workdir / 'tsne.png'}")
 
 
 def _common_images(students: Mapping[str, epath.Path]) -> ImageSet:
-    """The test images of the students' runs, which must be the same for all."""
+    """Returns the test images of the students' runs, which must be the same for all."""
     asked = {name: _test_images(stage) for name, stage in students.items()}
-    # the runs of one table name the same images, which are then read once
+    # The runs of one table name the same images, which are then read once.
     read = {(source, split): source.load(split) for source, split in set(asked.values())}
     (first, images), *others = ((name, read[what]) for name, what in asked.items())
     for name, other in others:
@@ -89,20 +94,20 @@ def _words(source_and_split: tuple[Source, str]) -> str:
 
 
 def _test_images(stage: epath.Path) -> tuple[Source, str]:
-    """Where the test images of the run lie that a stage belongs to: source and split."""
-    path = stage.parent / "results.json"  # where a run that was moved says where its images lie
+    """Returns source and split of the test images of the run that a stage belongs to."""
+    path = stage.parent / "results.json"
     try:
         data = experiment(json.loads(path.read_text())["config"]).data
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{stage} belongs to no run, since {path} cannot be read ({error}): name the folder of"
-            " a finished stage, such as runs/quickstart/student."
+            f"{stage} belongs to no run, because {path} cannot be read ({error}): name the folder"
+            " of a finished stage, such as runs/quickstart/student."
         ) from error
     return data.source, data.test_split
 
 
 def choose(images: ImageSet, args: argparse.Namespace) -> ImageSet:
-    """Some images of some classes, the same for one seed."""
+    """Returns some images of some classes, the same ones for each seed."""
     present, counts = np.unique(images.labels, return_counts=True)
     present = present[counts >= args.images]
     if len(present) < args.classes:
@@ -126,27 +131,27 @@ def _embed(stage: epath.Path, images: np.ndarray) -> np.ndarray:
     return np.asarray(jax.jit(lambda images: student(images).embedding)(images))
 
 
-def neighbours(embeddings: np.ndarray, labels: np.ndarray) -> float:
-    """Share of the rows whose nearest other row has their label."""
+def neighbor_fraction(embeddings: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the fraction of the rows whose nearest other row has the same label."""
     from sklearn.neighbors import NearestNeighbors
 
     found = NearestNeighbors(n_neighbors=1).fit(embeddings).kneighbors(return_distance=False)
     return float(np.mean(labels[found[:, 0]] == labels))
 
 
-def colours(number: int) -> list[tuple[float, ...]]:
-    """As many colours, no two alike: Matplotlib's ten, or of more classes those of a rainbow."""
+def colors(number: int) -> list[tuple[float, ...]]:
+    """Returns different colors: Matplotlib's ten, or for more classes those of a rainbow."""
     from matplotlib import colormaps
 
     if number <= 10:
         return [colormaps["tab10"](i) for i in range(number)]
-    return [colormaps["turbo"](share) for share in np.linspace(0, 1, number)]
+    return [colormaps["turbo"](position) for position in np.linspace(0, 1, number)]
 
 
 def draw(
     embeddings: Mapping[str, np.ndarray], labels: np.ndarray, args: argparse.Namespace
 ) -> bytes:
-    """The picture, PNG."""
+    """Returns the picture as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from sklearn.manifold import TSNE
@@ -159,8 +164,8 @@ def draw(
         figure.subplots(1, len(embeddings), squeeze=False)[0], embeddings.items(), strict=True
     ):
         points = TSNE(perplexity=perplexity, random_state=args.seed, init="pca").fit_transform(rows)
-        for label, colour in zip(classes, colours(len(classes)), strict=True):
-            axes.scatter(*points[labels == label].T, s=8, color=colour, label=str(label))
+        for label, color in zip(classes, colors(len(classes)), strict=True):
+            axes.scatter(*points[labels == label].T, s=8, color=color, label=str(label))
         axes.set(title=name, xticks=[], yticks=[])
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", title="class")
     buffer = io.BytesIO()

@@ -1,130 +1,227 @@
-"""Every config of the project runs, as short as it can be."""
+"""The configs of the project: all are checked, most are traced in full size, some are run."""
 
-import importlib.util
+import ast
+import dataclasses
 import pathlib
+import shlex
+import shutil
 
 import numpy as np
 import pytest
+import small_config
 import small_faces
+import small_stage
 from ml_collections import ConfigDict
 
-from kd_jax.config import experiment
-from kd_jax.methods import Evolutionary, SoftTargets
-from kd_jax.pipeline import Run
+from kd_jax import data, models
+from kd_jax.commands import main
+from kd_jax.experiment.config_files import load_config, packaged_configs
+from kd_jax.experiment.run import Run
+from kd_jax.experiment.specs import experiment
+from kd_jax.methods import EKD, HORKD, KD, KDim
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
-ARGUMENTS = {
-    "quickstart.py": ["smoke"],
-    "ekd/cifar10.py": [],  # what differs from CIFAR-100's is tested below
-    "ekd/cifar100.py": ["smoke,teacher=vgg8,student=resnet8,own_augmentation=true"],
-    "ekd/faces.py": [],
-    "ekd/digits.py": ["smoke,fixed=true"],
-    "ekd/tiny_imagenet.py": [],
-    "kdim/casia.py": [],
-    "kdim/lfw.py": [],  # tests/experiments/test_kdim_tables.py runs it
-    "kdim/vggface2.py": [],
-    "horkd/faces.py": ["smoke,teacher=resnet8,student=resnet8,dtype=float32"],
-    "horkd/cifar100.py": [
-        "smoke,teacher=resnet8,student=resnet8",
-        "smoke,teacher=vgg8,student=vgg8,resolution=32,baselines=true",
-    ],
-}
+NAMES = packaged_configs()
 
 
-def get_config(name, argument):
-    spec = importlib.util.spec_from_file_location("config", CONFIGS / name)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(argument), module.__doc__
+@models.register("narrow")
+def narrow(width=1.0, head="linear", **options):
+    """Returns a small network that accepts the options of all configs."""
+    del width, head
+    return small_stage.Tiny(**options)
+
+
+@data.register("noise")
+@dataclasses.dataclass(frozen=True)
+class Noise(data.Source):
+    """Random images of any size."""
+
+    height: int
+    width: int
+
+    def load(self, split):
+        shape = (8, self.height, self.width, 3)
+        images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        return data.ImageSet(images, np.arange(8, dtype=np.int32) % 5, 5)
+
+
+def commands(name):
+    """Returns the words of the `kd-jax train` commands in the docstring of a config."""
+    doc = ast.get_docstring(ast.parse((CONFIGS / f"{name}.py").read_text())).replace("\\\n", " ")
+    lines = [line.split() for line in doc.splitlines()]
+    return [shlex.split(" ".join(words[1:])) for words in lines if words[:2] == ["kd-jax", "train"]]
+
+
+def test_all_configs_are_found():
+    assert {f"{name}.py" for name in NAMES} == {
+        path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.py")
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_command_of_the_docstring_is_a_valid_experiment(name, capsys):
+    (words,) = commands(name)
+    assert any(word.split(":")[0] == f"--config={name}" for word in words)
+    assert any(word.startswith("--workdir=") for word in words)
+    assert main([*words, "--print_config"]) == 0
+    assert "data.batch_size = " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_copy_of_the_folder_is_the_same_config(name, tmp_path):
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    copied = load_config(str(tmp_path / "configs" / f"{name}.py"))
+    assert copied.to_dict() == load_config(name).to_dict()
 
 
 def dictionaries(config):
-    """Every dictionary of a config, by identity."""
+    """Yields the identity of every dictionary of a config."""
     for value in config.values():
         if isinstance(value, ConfigDict):
             yield id(value)
             yield from dictionaries(value)
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
-def test_setting_a_value_of_one_stage_leaves_the_others(name):
-    config, _ = get_config(name, None)
-    found = list(dictionaries(config))
+@pytest.mark.parametrize("name", NAMES)
+def test_a_change_of_one_stage_changes_no_other(name):
+    found = list(dictionaries(load_config(name)))
     assert len(found) == len(set(found))
 
 
-@pytest.mark.parametrize("name", ["quickstart.py", "horkd/cifar100.py"])
-def test_kd_is_a_choice_of_method(name):
-    config, _ = get_config(name, "method=soft_targets")
-    spec = experiment(config.to_dict())
-    assert all(type(spec.stages[s].method) is SoftTargets for s in ("assistant", "student"))
-
-
-def test_none_is_forgotten():
-    assert {str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.py")} == set(ARGUMENTS)
+# ----------------------------------------------------------------------------------- networks
 
 
 @pytest.mark.parametrize(
-    ("name", "argument"), [(name, arg) for name, args in ARGUMENTS.items() for arg in args]
+    ("reference", "size"),
+    [
+        ("horkd/cifar100", (32, 32)),
+        ("horkd/faces", (112, 112)),
+        ("ekd/cifar10", (32, 32)),
+        ("ekd/faces", (112, 112)),
+        ("kdim/casia:baselines=true", (112, 96)),
+    ],
 )
-def test_a_smoke_run_goes_through_all_stages(name, argument, cifar100_folder, tmp_path):
-    config, doc = get_config(name, argument)
-    assert f"--config=configs/{name}" in doc
-    config = config.to_dict()
+def test_the_networks_of_full_size_fit_their_methods(reference, size, tmp_path):
+    """Traces the first step of every stage; nothing is compiled."""
+    config = load_config(reference).to_dict()
+    height, width = size
+    config["data"] |= {
+        "source": {"name": "noise", "height": height, "width": width},
+        "stream": False,
+        "batch_size": 8,
+    }
     config["num_devices"] = 1
-    if config["data"]["source"]["name"] == "tfds":
-        config["data"]["source"]["data_dir"] = cifar100_folder
+    plan = Run(config, tmp_path).plan
+    assert plan.order.steps_per_epoch == 1
+    assert set(plan.stages) == set(config["stages"])
+
+
+# -------------------------------------------------------------------------------- smoke runs
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    """Compiles equal programs of several runs once."""
+    with small_config.compiled_once(tmp_path_factory.mktemp("programs")):
+        yield
+
+
+@pytest.mark.usefixtures("programs")
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "quickstart:smoke",
+        "ekd/digits:smoke,fixed=true,student=narrow,teacher=narrow",
+        "kdim/vggface2:smoke,student=narrow,teacher=narrow,resolution=14,loss=cross_entropy",
+    ],
+)
+def test_a_smoke_run_goes_through_all_stages(reference, tmp_path):
+    config = load_config(reference).to_dict()
+    config["num_devices"] = 1
+    if reference.startswith("quickstart"):
+        for stage in config["stages"].values():
+            stage["networks"]["student"]["name"] = "narrow"
     if config["data"]["source"]["name"] == "face_folder":
-        small_faces.write(tmp_path / "faces", scale=16)
+        small_faces.write(tmp_path / "faces", scale=4)
         config["data"]["source"] |= {"path": str(tmp_path / "faces"), "size": None}
-        config["data"] |= {"train_split": "train", "test_split": "test", "batch_size": 8}
-    summary = Run(config, tmp_path).run()
+        config["stages"]["kdim"]["networks"]["student"]["degradation"]["sizes"] = (8, 12)
+    summary = Run(config, tmp_path / "run").run()
     assert [stage["name"] for stage in summary["stages"]] == list(config["pipeline"])
     assert all(np.isfinite(stage["last"]["cross_entropy"]) for stage in summary["stages"])
 
 
-def test_the_papers_networks_fit_each_other(cifar100_folder, tmp_path):
-    """The first step of every stage is traced, not compiled."""
-    config = get_config("horkd/cifar100.py", "smoke,baselines=true")[0].to_dict()
-    config["num_devices"] = 1
-    config["data"]["source"]["data_dir"] = cifar100_folder
-    assert set(Run(config, tmp_path).plan.stages) == set(config["pipeline"])
+# ---------------------------------------------------------------------------------- recipes
 
 
-def test_the_full_recipe_of_ekd_is_the_papers():
-    config, _ = get_config("ekd/cifar100.py", None)
-    assert (config.pipeline, config.seed, config.data.batch_size) == (("ekd",), 5, 64)
-    stage = config.stages.ekd
-    assert [stage.networks[role].name for role in ("teacher", "student")] == [
-        "resnet50",
-        "resnet18",
-    ]
+def spec_of(reference):
+    return experiment(load_config(reference).to_dict())
+
+
+def test_the_recipe_of_horkd_is_the_papers():
+    spec = spec_of("horkd/cifar100")
+    assert spec.pipeline == ("teacher", "assistant", "student")
+    students = [spec.stages[name].networks["student"] for name in spec.pipeline]
+    assert [x.name for x in students] == ["resnet50", "resnet18", "resnet18"]
+    assert [x.resolution for x in students] == [32, 32, 16]
+    assert spec.stages["student"].method == HORKD(feature_weight=0.0)
+    assert spec_of("horkd/cifar100:l1=1").stages["student"].method == HORKD()
+
+
+def test_the_recipe_of_ekd_is_the_papers():
+    spec = spec_of("ekd/cifar100")
+    assert (spec.pipeline, spec.seed, spec.data.batch_size) == (("ekd",), 5, 64)
+    stage = spec.stages["ekd"]
+    names = [stage.networks[role].name for role in ("teacher", "student")]
+    assert names == ["resnet50", "resnet18"]
     assert stage.epochs == 200
-    assert stage.optimizers.default.learning_rate == 0.1
-    assert stage.optimizers.default.schedule.milestones == [75, 130, 180]
-    assert stage.method.temperature == 4
-    spec = experiment(config.to_dict())
-    assert set(spec.stages["ekd"].trained) == {"teacher", "student"}
-    assert spec.stages["ekd"].method == Evolutionary()
+    optimizer = stage.optimizers["default"]
+    assert (optimizer.learning_rate, optimizer.momentum) == (0.1, 0.9)
+    assert optimizer.schedule.milestones == (75, 130, 180)
+    assert stage.trained == ("student", "teacher")
+    assert stage.method == EKD()
+
+
+def test_the_recipe_of_kdim_is_the_papers():
+    spec = spec_of("kdim/casia:baselines=true")
+    assert (spec.data.batch_size, spec.stages["kdim"].epochs) == (512, 20)
+    degraded = {
+        name: [role for role, network in stage.networks.items() if network.degradation]
+        for name, stage in spec.stages.items()
+    }
+    assert degraded == {
+        "teacher": [],
+        "kdim": ["student"],
+        "l2": ["student"],
+        "teacher_lr": ["student"],
+        "kd": ["student", "teacher"],
+        "alone_lr": ["student"],
+        "alone_hr": [],
+    }
+    assert spec.stages["kdim"].networks["student"].degradation == data.preprocessing.Degradation()
+    assert spec.stages["kdim"].method == KDim()
+    assert spec.stages["l2"].method == KDim(features="l2")
+    assert spec.stages["teacher_lr"].method.options == {"start": 5.0}  # the complete margin
+
+
+@pytest.mark.parametrize("reference", ["quickstart:method=kd", "horkd/cifar100:method=kd"])
+def test_kd_is_a_choice_of_method(reference):
+    stages = spec_of(reference).stages
+    assert {type(stages[name].method) for name in ("assistant", "student")} == {KD}
 
 
 @pytest.mark.parametrize(
-    ("name", "networks", "source", "padding"),
-    [
-        ("cifar10", ("vgg19", "vgg11"), "tfds", 4),
-        ("tiny_imagenet", ("resnet34", "resnet18"), "tiny_imagenet", 8),
-    ],
+    ("reference", "source", "padding"),
+    [("ekd/cifar10", "tfds", 4), ("ekd/tiny_imagenet", "tiny_imagenet", 8)],
 )
-def test_other_images_take_the_same_recipe(name, networks, source, padding):
-    argument = "teacher={},student={}".format(*networks)
-    config, doc = get_config(f"ekd/{name}.py", argument)
-    default, _ = get_config(f"ekd/{name}.py", None)
-    assert f"--config=configs/ekd/{name}.py:{argument}" in doc
-    assert config.to_dict() == default.to_dict()
+def test_other_images_have_the_same_recipe(reference, source, padding):
+    config = load_config(reference)
     assert config.data.source.name == source
     assert config.data.augmentation.crop_padding == padding
-    reference, _ = get_config("ekd/cifar100.py", argument)
-    ours, theirs = (c.stages.ekd.to_dict() for c in (config, reference))
+    networks = {role: network.name for role, network in config.stages.ekd.networks.items()}
+    argument = ",".join(f"{role}={name}" for role, name in networks.items())
+    ours, theirs = (
+        c.stages.ekd.to_dict() for c in (config, load_config(f"ekd/cifar100:{argument}"))
+    )
     for stage in (ours, theirs):
         for network in stage["networks"].values():
             del network["resolution"]
@@ -133,47 +230,23 @@ def test_other_images_take_the_same_recipe(name, networks, source, padding):
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "digits", "tiny_imagenet"])
 def test_the_images_of_ekd_may_be_arrays(name):
-    config, _ = get_config(f"ekd/{name}.py", "npz=own_{split}.npz")
-    default, _ = get_config(f"ekd/{name}.py", None)
+    config = load_config(f"ekd/{name}:npz=own_{{split}}.npz")
+    default = load_config(f"ekd/{name}")
     assert config.data.source.to_dict() == {"name": "npz", "path": "own_{split}.npz"}
     config.data.source = default.data.source
     assert config.to_dict() == default.to_dict()
-
-
-def test_ekd_takes_arrays_of_tiny_imagenets_size(tmp_path):
-    random = np.random.default_rng(0)
-    for split, number in (("train", 128), ("test", 64)):
-        images = random.integers(0, 256, (number, 64, 64, 3), dtype=np.uint8)
-        np.savez(tmp_path / f"tiny_{split}.npz", images=images, labels=np.arange(number) % 3)
-    argument = f"smoke,dtype=float32,teacher=resnet8,student=resnet8,npz={tmp_path}/tiny_{{split}}"
-    config, _ = get_config("ekd/tiny_imagenet.py", f"{argument}.npz")
-    config.num_devices = 1
-    plan = Run(config.to_dict(), tmp_path / "run").plan  # its first step is traced
-    assert plan.stages["ekd"].views.roles["student"].size == (64, 64)
-    assert (len(plan.train), len(plan.test)) == (128, 64)
 
 
 @pytest.mark.parametrize(
     ("teacher", "student", "stem"),
     [("vgg19", "vgg11", True), ("vgg11", "shufflenet_v1", False), ("resnet50", "vgg8", False)],
 )
-def test_the_first_group_of_a_vgg_is_a_block_where_both_are_vggs(teacher, student, stem):
-    config, _ = get_config("ekd/cifar100.py", f"teacher={teacher},student={student}")
-    assert config.stages.ekd.method.stem is stem
+def test_the_first_group_of_a_vgg_is_a_block_if_both_are_vggs(teacher, student, stem):
+    spec = spec_of(f"ekd/cifar100:teacher={teacher},student={student}")
+    assert spec.stages["ekd"].method.stem is stem
 
 
 def test_a_fixed_teacher_comes_first():
-    config, _ = get_config("ekd/cifar100.py", "fixed=true,teacher_modules=0")
-    assert config.pipeline == ("teacher", "ekd")
-    method = experiment(config.to_dict()).stages["ekd"].method
-    assert (method.evolving, method.teacher_modules, method.student_modules) == (False, 0, None)
-
-
-def test_the_full_recipe_of_horkd_is_the_papers():
-    config, _ = get_config("horkd/cifar100.py", None)
-    assert config.pipeline == ("teacher", "assistant", "student")
-    networks = {name: stage.networks.student for name, stage in config.stages.items()}
-    assert [networks[n].name for n in config.pipeline] == ["resnet50", "resnet18", "resnet18"]
-    assert [networks[n].resolution for n in config.pipeline] == [32, 32, 16]
-    method = config.stages.student.method
-    assert (method.pair_weight, method.triplet_weight, method.center_weight) == (0.02, 0.01, 1.0)
+    spec = spec_of("ekd/cifar100:fixed=true,teacher_modules=0")
+    assert spec.pipeline == ("teacher", "ekd")
+    assert spec.stages["ekd"].method == EKD(evolving=False, teacher_modules=0)

@@ -1,10 +1,10 @@
-r"""EKD on CIFAR-100 (Ge et al., IEEE TCSVT 2021): a teacher that learns beside its student.
+r"""EKD on CIFAR-100 (Zhang et al., IEEE TCSVT 2021): a teacher that learns with its student.
 
-    python -m kd_jax.train --config=configs/ekd/cifar100.py:teacher=resnet50,student=resnet18 \
+    kd-jax train --config=ekd/cifar100:teacher=resnet50,student=resnet18 \
         --workdir=runs/ekd_cifar100
 
-Both networks start from random weights and see every batch together; each has a guided module
-after every block but the last. The paper's accuracies of the student in per cent (Tables I to III):
+Both networks start from random weights and see every batch together. Each has a guided module after
+every block except the last. The paper's accuracies of the student in percent (Tables I to III):
 
 | teacher  | student       | student alone | EKD   |
 |----------|---------------|---------------|-------|
@@ -23,33 +23,32 @@ after every block but the last. The paper's accuracies of the student in per cen
 | vgg16    | vgg16         | 73.81         | 76.86 |
 | resnet110| resnet110     | 75.88         | 79.28 |
 
-The paper's recipe: SGD, batch 64, 0.1 times 0.1 at epochs 75, 130 and 180 of 200, T = 4, seed 5;
-weight decay and augmentation, which it does not give, are RepDistiller's.
+The paper's recipe: SGD, batch 64, 0.1 times 0.1 at epochs 75, 130 and 180 of 200, T = 4, seed 5.
+The paper gives neither weight decay nor augmentation; they are RepDistiller's.
 
-Arguments: `teacher`, `student`, `resolution` (of both networks, as in Fig. 6), `npz` (files that
-the images are read from, such as `cifar100_{split}.npz`), `fraction` of the training images of each
-class (Fig. 7, where KD's teacher sees all of them: there it is the stage of a run of its own),
-`teacher_modules` and `student_modules` (-1 is one after every block but the last; Fig. 4, Table V),
-`fixed=true` (a teacher trained beforehand, as in the rows of Table V without ET), `baselines=true`
-(both networks alone, and KD), `own_augmentation=true` (each network sees its own augmented copy of
-the images), `width` of all networks, `epochs` (the milestones move along), `dtype` of the
-computation, and `smoke`. Every weight and reading of the method can be set:
-`--config.stages.ekd.method.cross_stream=teacher`.
+Arguments: `teacher`, `student`, `resolution` (of both networks, as in Fig. 6), `npz` (files to read
+the images from, such as `cifar100_{split}.npz`), `fraction` of the training images of each class
+(Fig. 7; there KD's teacher sees all images, so it is the stage of another run), `teacher_modules`
+and `student_modules` (-1 is one after every block except the last; Fig. 4, Table V), `fixed=true`
+(a teacher that was trained before, as in the rows of Table V without ET), `baselines=true` (also
+both networks alone, and KD), `own_augmentation=true` (each network sees its own augmented copy of
+the images), `width` of all networks, `epochs` (the milestones scale with it), `dtype` of the
+computation, and `smoke` (as short as possible). Every weight and reading of the method can be set,
+as in `--config.stages.ekd.method.cross_stream=teacher`.
 """
 
+from types import SimpleNamespace
 from typing import Any
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 
-from kd_jax.configs import base_config, frozen, parse_argument, stage, step_sgd
+from kd_jax.experiment import from_stage, parse_argument, stage, step_sgd
 from kd_jax.models import vgg
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
-    """The experiment."""
-    source = {"name": "tfds", "dataset": "cifar100", "data_dir": placeholder(str)}
-    return ekd(argument, source)
+    """Returns the experiment."""
+    return ekd(argument, {"name": "tfds", "dataset": "cifar100"})
 
 
 def ekd(
@@ -60,18 +59,18 @@ def ekd(
     flip: bool = True,
     crop: bool = True,
     stream: bool = False,
-    **defaults,
+    **defaults: Any,
 ) -> ConfigDict:
-    """The experiment on other images.
+    """Returns the experiment on other images.
 
     Args:
-        argument: of the config.
-        source: of the images.
-        size: their height.
-        flip: mirroring leaves them what they are.
-        crop: so does moving them by an eighth of their height.
-        stream: decode the images as they are needed.
-        **defaults: of the arguments, where they differ from CIFAR-100's.
+        argument: argument of the config.
+        source: source of the images.
+        size: height of the images.
+        flip: augment by mirror images.
+        crop: augment by crops, after padding by an eighth of the height.
+        stream: decode the images batch by batch.
+        **defaults: defaults of the arguments that differ from those for CIFAR-100.
     """
     known = {
         "teacher": "resnet50",
@@ -92,56 +91,56 @@ def ekd(
     if arg.smoke:
         arg.width, arg.epochs = 0.05, 1
 
-    name = source.get("dataset", source["name"])
-    config = base_config(f"ekd_{name}_{arg.teacher}_{arg.student}")
+    dataset = source.get("dataset", source["name"])
+    config = ConfigDict()
+    config.experiment = f"ekd_{dataset}_{arg.teacher}_{arg.student}"
     config.seed = 5
-    config.data.source = {"name": "npz", "path": arg.npz} if arg.npz else source
-    config.data.stream = stream and not arg.npz
-    config.data.train_fraction = arg.fraction
-    config.data.batch_size = 64
-    config.data.eval_batch_size = 1024
-    config.data.augmentation = {"crop_padding": size // 8 if crop else 0, "flip": flip}
+    config.data = {
+        "source": {"name": "npz", "path": arg.npz} if arg.npz else source,
+        "batch_size": 64,
+        "eval_batch_size": 1024,
+        "augmentation": {"crop_padding": size // 8 if crop else 0, "flip": flip},
+        "train_fraction": arg.fraction,
+        "stream": stream and not arg.npz,
+    }
     if arg.smoke:
-        config.data.train_split, config.data.test_split = "train[:128]", "test[:64]"
-        config.data.eval_batch_size = 64
+        config.data.update(train_split="train[:128]", test_split="test[:64]", eval_batch_size=64)
+    config.stages = stages = _stages(arg)
+    config.pipeline = tuple(stages)
+    return config
+
+
+def _stages(arg: SimpleNamespace) -> dict[str, Any]:
+    """Returns the stages for the arguments of the config."""
     optimizers = step_sgd(arg.epochs)
-    evolutionary = {
-        "name": "evolutionary",
-        "temperature": 4.0,
+    supervised = {"name": "supervised"}
+    evolve = {
+        "name": "ekd",
         "evolving": not arg.fixed,
         "teacher_modules": arg.teacher_modules if arg.teacher_modules >= 0 else None,
         "student_modules": arg.student_modules if arg.student_modules >= 0 else None,
-        # the first group of a VGG is a block as the others are
+        # The first group of a VGG is a block like the others.
         "stem": {arg.teacher, arg.student} <= vgg.NETWORKS.keys(),
-        "hard_weight": 1.0,
-        "soft_weight": 1.0,
-        "feature_weight": 1.0,
-        "cross_weight": 1.0,
-        "cross_feature_weight": 1.0,
-        "feature_reduction": "mean",
-        "targets": "deepest",
-        "cross_stream": "student",
     }
-    kd = {"name": "soft_targets", "temperature": 4.0, "hard_weight": 0.1, "soft_weight": 0.9}
 
-    def network(name):
+    def network(name: str) -> dict[str, Any]:
         options = {"width": arg.width, "dtype": arg.dtype}
         return {"name": name, "resolution": arg.resolution, "options": options}
 
-    def train(method, **values):
+    def train(method: dict[str, Any], **values: Any) -> dict[str, Any]:
         return stage(method, optimizers, arg.epochs, **values)
 
     teacher, student = network(arg.teacher), network(arg.student)
     stages = {}
     if arg.fixed or arg.baselines:
-        stages["teacher"] = train({"name": "supervised"}, student=teacher)
-    beside = frozen("teacher") if arg.fixed else teacher
+        stages["teacher"] = train(supervised, student=teacher)
     stages["ekd"] = train(
-        evolutionary, teacher=beside, student=student, own_augmentation=arg.own_augmentation
+        evolve,
+        teacher=from_stage("teacher") if arg.fixed else teacher,
+        student=student,
+        own_augmentation=arg.own_augmentation,
     )
     if arg.baselines:
-        stages["student_alone"] = train({"name": "supervised"}, student=student)
-        stages["kd"] = train(kd, teacher=frozen("teacher"), student=student)
-    config.stages = stages
-    config.pipeline = tuple(stages)
-    return config
+        stages["student_alone"] = train(supervised, student=student)
+        stages["kd"] = train({"name": "kd"}, teacher=from_stage("teacher"), student=student)
+    return stages

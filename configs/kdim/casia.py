@@ -1,12 +1,13 @@
 r"""KDim on CASIA-WebFace (Wang et al., ICCVW 2019): fast recognition of low-resolution faces.
 
-    python -m kd_jax.train --config=configs/kdim/casia.py \
-        --config.data.source.path=faces_webface_112x112 --workdir=runs/kdim_casia
+    kd-jax train --config=kdim/casia --config.data.source.path=faces_webface_112x112 \
+        --workdir=runs/kdim_casia
 
-The images are a pack of insightface (`train.rec`, `train.idx`; 10,572 identities), of which the
-middle 112x96 is used, and stream from the disk. The teacher, SphereFace-64, learns from sharp faces
-by A-Softmax; the student, the thin 36-layer network, sees 40 % of them reduced to 8 to 30 pixels
-while the frozen teacher sees all sharp. Accuracies on LR-LFW in per cent, by size of the probe:
+The images are a pack of insightface (`train.rec`, `train.idx`; 10,572 identities), read from the
+disk batch by batch; the centers of 112x96 are used. The teacher, SphereFace-64, learns from sharp
+faces by A-Softmax. The student, the thin 36-layer network, sees 40 % of them reduced to 8 to 30
+pixels, while the frozen teacher sees all of them sharp. The paper's accuracies on LR-LFW (Tables 4
+and 6) in percent, by size of the probe:
 
 | student, by                 | 8     | 12    | 16    | 20    | full  |
 |-----------------------------|-------|-------|-------|-------|-------|
@@ -14,48 +15,53 @@ while the frozen teacher sees all sharp. Accuracies on LR-LFW in per cent, by si
 | its L2 variant (`l2`)       | 90.36 | 91.75 | 94.66 | 96.83 | 99.00 |
 | KD, teacher retrained (`kd`)| 93.95 | 95.08 | 97.00 | 97.10 | 99.17 |
 
-`python -m kd_jax.evaluate` measures them, `experiments/kdim_tables.py` runs all and prints the
-paper's tables. The paper's recipe: batch 512, 20 epochs; the optimizer, which it does not give, is
-SphereFace's (SGD, 0.1 times 0.1 at 4/7 and 6/7, weight decay 5e-4), and the weights of the terms
-and the temperature are ours.
+`kd-jax evaluate` measures them. `experiments/kdim_tables.py` runs all stages and prints the paper's
+tables. The paper's recipe is batch 512 and 20 epochs. It does not give the optimizer, which here is
+SphereFace's (SGD, 0.1 times 0.1 at 4/7 and 6/7 of the epochs, weight decay 5e-4). The weights of
+the terms and the temperature are ours.
 
 Arguments: `teacher`, `student`, `width` of the student and `teacher_width`, `resolution` (height of
-what both see), `loss` of the teacher (a name of `kd_jax.methods.LABEL_LOSSES`), `hard_loss` of the
-students, `mmd_weight` of MK-MMD, `baselines=true` (the L2 variant; KD with its retrained teacher;
-the student alone on degraded images, and on sharp ones), `share` of the images that are degraded,
-`down` and `up`, the filters that degrade, `blur`, `batch`, `epochs`, `learning_rate` of the
-students and `teacher_learning_rate` (SphereFace-64 is known to need 0.01 to 0.05 where it starts
-from nothing at a small batch), `dtype` and `smoke`.
+the images that both see), `loss` of the teacher (a name of `kd_jax.methods.LABEL_LOSSES`),
+`hard_loss` of the students, `mmd_weight` of MK-MMD, `baselines=true` (also the L2 variant, KD with
+its retrained teacher, and the student alone on degraded and on sharp images), `probability` that an
+image is degraded, `down` and `up` (the filters that degrade), `blur`, `batch`, `epochs`,
+`learning_rate` of the students and `teacher_learning_rate` (SphereFace-64 with random first weights
+and a small batch is known to need 0.01 to 0.05), `dtype` of the computation, and `smoke` (as short
+as possible).
 """
 
 import functools
+from types import SimpleNamespace
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from kd_jax.configs import base_config, face_source, frozen, parse_argument, stage
+from kd_jax.experiment import face_source, from_stage, parse_argument, stage
 from kd_jax.methods import default_options
-
-SIZES = (8, 12, 16, 20, 30)
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
-    """The experiment."""
+    """Returns the experiment."""
     source = face_source("faces_webface_112x112", name="face_records", size=(112, 96))
     return kdim(argument, source, "kdim_casia")
 
 
 def kdim(
-    argument: str | None, source: dict[str, Any], experiment: str, *, stream=True, **defaults
+    argument: str | None,
+    source: dict[str, Any],
+    experiment: str,
+    *,
+    stream: bool = True,
+    **defaults: Any,
 ) -> ConfigDict:
-    """The experiment on other images.
+    """Returns the experiment on other images.
 
     Args:
-        argument: of the config.
-        source: of the images.
-        experiment: name of it.
-        stream: decode the images as they are needed.
-        **defaults: of the arguments, where they differ from CASIA-WebFace's.
+        argument: argument of the config.
+        source: source of the images.
+        experiment: name of the experiment.
+        stream: decode the images batch by batch.
+        **defaults: defaults of the arguments that differ from those for CASIA-WebFace.
     """
     known = {
         "teacher": "sphereface64",
@@ -67,7 +73,7 @@ def kdim(
         "hard_loss": "cross_entropy",
         "mmd_weight": 1.0,
         "baselines": False,
-        "share": 0.4,
+        "probability": 0.4,
         "down": "bicubic",
         "up": "bicubic",
         "blur": 0.0,
@@ -81,14 +87,24 @@ def kdim(
     if arg.smoke:
         arg.epochs, arg.batch, arg.width, arg.teacher_width = 1, 8, 0.0625, 0.0625
         arg.dtype = "float32"
-    config = base_config(experiment)
-    config.data.source = source
-    config.data.batch_size = arg.batch
-    config.data.stream = stream
-    config.data.augmentation.flip = True
-    config.data.normalisation = {"mean": (0.5,), "deviation": (128 / 255,)}  # (x - 127.5) / 128
+    config = ConfigDict()
+    config.experiment = experiment
+    config.data = {
+        "source": source,
+        "batch_size": arg.batch,
+        "augmentation": {"flip": True},
+        "stream": stream,
+        "normalization": {"mean": (0.5,), "std": (128 / 255,)},  # (x - 127.5) / 128
+    }
     if arg.smoke:
         config.data.eval_batch_size = 8
+    config.stages = stages = _stages(arg)
+    config.pipeline = tuple(stages)
+    return config
+
+
+def _stages(arg: SimpleNamespace) -> dict[str, Any]:
+    """Returns the stages for the arguments of the config."""
     milestones = [arg.epochs * 4 / 7, arg.epochs * 6 / 7]
     sgd = {
         "name": "sgd",
@@ -97,9 +113,8 @@ def kdim(
         "schedule": {"name": "step", "milestones": milestones, "factor": 0.1},
     }
     degradation = {
-        "sizes": SIZES,
-        "share": arg.share,
-        "keep_aspect": False,
+        "sizes": (8, 12, 16, 20, 30),
+        "probability": arg.probability,
         "blur": arg.blur,
         "down": arg.down,
         "up": arg.up,
@@ -118,43 +133,25 @@ def kdim(
     teacher = network(arg.teacher, arg.teacher_width)
     student = network(arg.student, arg.width)
     degraded = {**student, "degradation": degradation}
-    options, hard = default_options(arg.loss), default_options(arg.hard_loss)
-    labels = {"name": "supervised", "loss": arg.loss, "options": options}
-    distil = {
-        "name": "improved_distillation",
-        "temperature": 4.0,
-        "hard_weight": 1.0,
-        "soft_weight": 1.0,
-        "feature_weight": 1.0,
-        "loss": arg.hard_loss,
-        "options": hard,
-    }
-    l2 = {**distil, "features": "l2"}
-    mk_mmd = {
-        **distil,
-        "feature_weight": arg.mmd_weight,
-        "features": "mk_mmd",
-        "multipliers": (1.0, 2.0, 4.0, 8.0, 16.0),
-        "variance": "distinct",
-        "unbiased": False,
-    }
+    labels = {"name": "supervised", "loss": arg.loss}
+    mk_mmd = {"name": "kdim", "feature_weight": arg.mmd_weight, "loss": arg.hard_loss}
     stages = {
         "teacher": teach(labels, student=teacher),
-        "kdim": learn(mk_mmd, student=degraded, teacher=frozen("teacher")),
+        "kdim": learn(mk_mmd, student=degraded, teacher=from_stage("teacher")),
     }
-    if arg.baselines:
-        alone = {"name": "supervised", "loss": arg.hard_loss, "options": hard}
-        # The margin that the teacher has learnt with is there from the first step.
-        whole = {"start": options["least"]} if "least" in options else {}
-        relabels = {**labels, "options": {**options, **whole}}
-        retrained = {**teacher, "init_from": "teacher", "degradation": degradation}
-        retrained_teacher = {**frozen("teacher_lr"), "degradation": degradation}
-        stages.update(
-            l2=learn(l2, student=degraded, teacher=frozen("teacher")),
-            teacher_lr=teach(relabels, student=retrained),
-            kd=learn(l2, student=degraded, teacher=retrained_teacher),
-            alone_lr=learn(alone, student=degraded),
-            alone_hr=learn(alone, student=student),
-        )
-    config.stages, config.pipeline = stages, tuple(stages)
-    return config
+    if not arg.baselines:
+        return stages
+    l2 = {"name": "kdim", "features": "l2", "loss": arg.hard_loss}
+    alone = {"name": "supervised", "loss": arg.hard_loss}
+    # The margin with which the teacher ended is complete from the first step.
+    options = default_options(arg.loss)
+    whole = {"options": {"start": options["least"]}} if "least" in options else {}
+    retrained = {**teacher, "init_from": "teacher", "degradation": degradation}
+    retrained_teacher = from_stage("teacher_lr", degradation=degradation)
+    return stages | {
+        "l2": learn(l2, student=degraded, teacher=from_stage("teacher")),
+        "teacher_lr": teach({**labels, **whole}, student=retrained),
+        "kd": learn(l2, student=degraded, teacher=retrained_teacher),
+        "alone_lr": learn(alone, student=degraded),
+        "alone_hr": learn(alone, student=student),
+    }

@@ -1,39 +1,37 @@
-"""The losses in plain PyTorch, as one usually finds them there: what the benchmark compares with.
+"""The losses in plain PyTorch, as they are usually written there, for comparison.
 
-Named as in `kd_jax.losses`, each a scalar, the mean over the batch. Operation for operation what
-RepDistiller does (DKD: mdistiller), temporaries included: differences `[N, N, D]` for angles,
-gathered rows `[N, K + 1, D]` for CRD, products `[N, C, C', H W]` for NST and FSP. HORKD and MK-MMD,
-which have no official code, in the same style. Maps are `[N, C, H, W]`.
+They have the names of `kd_jax.losses` and return a scalar, the mean over the batch. Each operation
+is RepDistiller's (DKD: mdistiller's), with its temporary arrays: differences `[N, N, D]` for
+angles, gathered rows `[N, K + 1, D]` for CRD, products `[N, C, C', H W]` for NST and FSP. HORKD and
+MK-MMD, which have no official code, are written in the same way. Maps are `[N, C, H, W]`.
 """
 
 import math
 
 import torch
-from torch.nn import functional as F  # noqa: N812 - PyTorch's own way
-
-# ------------------------------------------------------------------------------------ logits
+from torch.nn import functional as F  # noqa: N812 - PyTorch's convention
 
 
 def cross_entropy(logits, labels):
-    """Of logits `[N, C]` with labels `[N]`."""
+    """Computes the cross-entropy of logits `[N, C]` with labels `[N]`."""
     return F.cross_entropy(logits, labels)
 
 
 def soft_target_kl(student, teacher, temperature=4.0):
-    """KD, `KD.py`."""
+    """Computes KD as in `KD.py`."""
     return temperature**2 * _divergence(
         F.log_softmax(student / temperature, 1), F.softmax(teacher / temperature, 1)
     )
 
 
 def soft_target_cross_entropy(student, teacher, temperature=4.0):
-    """KD without the teacher's entropy and without T^2."""
+    """Computes KD without the teacher's entropy and without T^2."""
     scores = F.log_softmax(student / temperature, 1)
     return -(F.softmax(teacher / temperature, 1) * scores).sum(1).mean()
 
 
 def decoupled_kd(student, teacher, labels, alpha=1.0, beta=8.0, temperature=4.0):
-    """DKD: mdistiller, `DKD.py`."""
+    """Computes DKD as in `DKD.py` of mdistiller."""
     own = torch.zeros_like(student).scatter_(1, labels[:, None], 1)
 
     def binary(logits):
@@ -52,22 +50,19 @@ def _divergence(log_q, p):
     return F.kl_div(log_q, p, reduction="sum") / len(p)
 
 
-# ------------------------------------------------------------------------------------ angles
-
-
 def normalized_softmax(cosines, labels, scale=64.0):
-    """NormFace, of cosines `[N, C]`."""
+    """Computes NormFace of cosines `[N, C]`."""
     return F.cross_entropy(scale * cosines, labels)
 
 
 def cosface(cosines, labels, scale=64.0, margin=0.35):
-    """CosFace, as in insightface."""
+    """Computes CosFace as in insightface."""
     own = torch.zeros_like(cosines).scatter_(1, labels[:, None], margin)
     return F.cross_entropy(scale * (cosines - own), labels)
 
 
 def arcface(cosines, labels, scale=64.0, margin=0.5):
-    """ArcFace, as in insightface."""
+    """Computes ArcFace as in insightface."""
     cosine = cosines.gather(1, labels[:, None])
     within = cosine * math.cos(margin) - (1 - cosine**2).sqrt() * math.sin(margin)
     beyond = cosine - margin * math.sin(margin)
@@ -76,7 +71,7 @@ def arcface(cosines, labels, scale=64.0, margin=0.5):
 
 
 def sphereface_r(cosines, labels, scale=30.0, margin=1.7):
-    """SphereFace-R, v1, as in opensphere: angles of all classes, without gradient."""
+    """Computes SphereFace-R v1 as in opensphere: angles of all classes, without gradient."""
     with torch.no_grad():
         factors = torch.ones_like(cosines).scatter_(1, labels[:, None], margin)
         shift = torch.cos((factors * torch.acos(cosines)).clamp(max=math.pi)) - cosines
@@ -84,41 +79,35 @@ def sphereface_r(cosines, labels, scale=30.0, margin=1.7):
 
 
 def a_softmax(cosines, norms, labels):
-    """A-Softmax of margin 4 without blend, as usual: cosines of four angles of all classes."""
+    """Computes A-Softmax of margin 4 without blend, as usual: cos(4 angle) of all classes."""
     k = (4 * torch.acos(cosines.detach()) / math.pi).floor()
     psi = (-1) ** k * (8 * cosines**4 - 8 * cosines**2 + 1) - 2 * k
     own = F.one_hot(labels, cosines.shape[1]).bool()
     return F.cross_entropy(norms[:, None] * torch.where(own, psi, cosines), labels)
 
 
-# -------------------------------------------------------------------------- features of an image
-
-
 def feature_l1(student, teacher):
-    """HORKD's L1."""
+    """Computes L1 of HORKD."""
     return (student - teacher).abs().sum(1).mean()
 
 
 def feature_mse(student, teacher):
-    """Hint loss, `FitNet.py`."""
+    """Computes the hint loss as in `FitNet.py`."""
     return F.mse_loss(student, teacher)
 
 
 def normalized_feature_l2(student, teacher):
-    """KDim's distance of the normalised features."""
+    """Computes the distance of the normalized features, as in KDim."""
     return (F.normalize(student) - F.normalize(teacher)).norm(dim=1).mean()
 
 
-# -------------------------------------------------------------------------------------- maps
-
-
 def attention_transfer(student, teacher):
-    """AT, `AT.py`."""
+    """Computes AT as in `AT.py`."""
     return (_attention(student) - _attention(teacher)).pow(2).mean()
 
 
 def factor_transfer(student, teacher):
-    """FT, `FT.py`."""
+    """Computes FT as in `FT.py`."""
     return (_attention(student) - _attention(teacher)).abs().mean()
 
 
@@ -127,14 +116,14 @@ def _attention(maps):
 
 
 def activation_boundary(student, teacher, margin=1.0):
-    """AB, `AB.py`, one layer."""
+    """Computes AB of one layer as in `AB.py`."""
     below = (student + margin).pow(2) * ((student > -margin) & (teacher <= 0)).float()
     above = (student - margin).pow(2) * ((student <= margin) & (teacher > 0)).float()
     return (below + above).abs().sum() / len(student) / 1000 * 3
 
 
 def neuron_selectivity(student, teacher):
-    """NST, `NST.py`, one layer."""
+    """Computes NST of one layer as in `NST.py`."""
     student, teacher = (F.normalize(maps.flatten(2), dim=2) for maps in (student, teacher))
 
     def kernel(a, b):
@@ -145,7 +134,7 @@ def neuron_selectivity(student, teacher):
 
 
 def flow_of_solution(student, teacher):
-    """FSP, `FSP.py`, of two maps of one height and width."""
+    """Computes FSP of two maps of the same height and width as in `FSP.py`."""
 
     def flow(shallow, deep):
         return (shallow.flatten(2).unsqueeze(1) * deep.flatten(2).unsqueeze(2)).mean(-1)
@@ -154,23 +143,20 @@ def flow_of_solution(student, teacher):
 
 
 def variational_information(trained, teacher, epsilon=1e-5):
-    """VID, `VID.py`, given the means and the logarithmic scales."""
+    """Computes VID from means and logarithmic scales as in `VID.py`."""
     mean, log_scale = trained
     variance = (torch.log(1 + torch.exp(log_scale)) + epsilon).view(1, -1, 1, 1)
     return (0.5 * ((mean - teacher).pow(2) / variance + torch.log(variance))).mean()
 
 
-# ---------------------------------------------------------------------------------- relations
-
-
 def similarity_preserving(student, teacher):
-    """SP, `SP.py`."""
+    """Computes SP as in `SP.py`."""
     student, teacher = (F.normalize(torch.mm(x, x.t())) for x in (student, teacher))
     return (teacher - student).pow(2).sum() / len(student) ** 2
 
 
 def probabilistic_transfer(student, teacher, epsilon=1e-7):
-    """PKT, `PKT.py`."""
+    """Computes PKT as in `PKT.py`."""
 
     def probabilities(x):
         x = x / (x.pow(2).sum(1, keepdim=True).sqrt() + epsilon)
@@ -183,13 +169,13 @@ def probabilistic_transfer(student, teacher, epsilon=1e-7):
 
 
 def correlation_congruence(student, teacher):
-    """CC, `CC.py`, of the projected embeddings."""
+    """Computes CC of projected embeddings as in `CC.py`."""
     gap = (student - teacher).abs()
     return (gap[:-1] * gap[1:]).sum(1).mean()
 
 
 def correlation_congruence_paper(student, teacher, gamma=0.4, order=2):
-    """CC as in the paper: Taylor series of the Gaussian kernel."""
+    """Computes CC as in the paper: the Taylor series of the Gaussian kernel."""
 
     def correlations(x):
         x = F.normalize(x)
@@ -203,56 +189,56 @@ def correlation_congruence_paper(student, teacher, gamma=0.4, order=2):
 
 
 def rkd_distance(student, teacher):
-    """RKD-D, `RKD.py`."""
+    """Computes RKD-D as in `RKD.py`."""
 
-    def normalised(x):
+    def normalized(x):
         distances = _squared_distances(x).clamp(min=1e-12).sqrt().clone().fill_diagonal_(0)
         return distances / distances[distances > 0].mean()
 
     with torch.no_grad():
-        target = normalised(teacher)
-    return F.smooth_l1_loss(normalised(student), target)
+        target = normalized(teacher)
+    return F.smooth_l1_loss(normalized(student), target)
 
 
 def rkd_angle(student, teacher):
-    """RKD-A, `RKD.py`."""
+    """Computes RKD-A as in `RKD.py`."""
     with torch.no_grad():
         target = _cosines(teacher)
     return F.smooth_l1_loss(_cosines(student), target)
 
 
 def pair_relation(student, teacher):
-    """HORKD's L2, over the distinct pairs."""
+    """Computes L2 of HORKD over the distinct pairs."""
     n = len(student)
     distinct = ~torch.eye(n, dtype=torch.bool, device=student.device)
 
-    def normalised(x):
+    def normalized(x):
         distances = torch.cdist(x, x)[distinct]
         return distances / distances.mean()
 
-    return (normalised(student) - normalised(teacher)).pow(2).mean()
+    return (normalized(student) - normalized(teacher)).pow(2).mean()
 
 
 def triplet_relation(student, teacher):
-    """HORKD's L3, over the distinct triplets; the others add nothing to the sum."""
+    """Computes L3 of HORKD over the distinct triplets; other triplets add 0 to the sum."""
     n = len(student)
     total = F.smooth_l1_loss(_cosines(student), _cosines(teacher), reduction="sum")
     return total / (n * (n - 1) * (n - 2))
 
 
 def _cosines(x):
-    """Cosine of the angle at j, `[j, i, k]`."""
+    """Returns the cosines of the angles at j, `[j, i, k]`."""
     sides = F.normalize(x.unsqueeze(0) - x.unsqueeze(1), dim=2)
     return torch.bmm(sides, sides.transpose(1, 2))
 
 
 def center_relation(student, teacher, centers):
-    """HORKD's LC."""
+    """Computes L_C of HORKD."""
     return (torch.cdist(teacher, centers) - torch.cdist(student, centers)).pow(2).mean()
 
 
 def hybrid_order(student, teacher, centers, feature=1.0, pair=0.02, triplet=0.01, center=1.0):
-    """HORKD, all four terms."""
+    """Computes all four terms of HORKD."""
     return (
         feature * feature_l1(student, teacher)
         + pair * pair_relation(student, teacher)
@@ -261,11 +247,8 @@ def hybrid_order(student, teacher, centers, feature=1.0, pair=0.02, triplet=0.01
     )
 
 
-# ------------------------------------------------------------------ distributions, contrasts
-
-
 def mk_mmd(student, teacher, multipliers=(1, 2, 4, 8, 16)):
-    """DAN's, of the normalised features; its differences `[2 N, 2 N, D]` as one Gram matrix."""
+    """Computes DAN's MK-MMD of the normalized features, from one Gram matrix."""
     n = len(student)
     squares = _squared_distances(torch.cat([F.normalize(student), F.normalize(teacher)]))
     variance = squares.detach().sum() / (4 * n * n - 2 * n)
@@ -275,24 +258,24 @@ def mk_mmd(student, teacher, multipliers=(1, 2, 4, 8, 16)):
 
 
 def info_nce(student, teacher, temperature=0.07):
-    """In-batch, student among teachers."""
+    """Computes InfoNCE: each student embedding among the teachers of the batch."""
     scores = torch.mm(F.normalize(student), F.normalize(teacher).t()) / temperature
     return F.cross_entropy(scores, torch.arange(len(student), device=student.device))
 
 
 def contrastive_representation(trained, memory, index, negatives, temperature=0.07, epsilon=1e-7):
-    """CRD, `crd/memory.py` and `crd/criterion.py`, without the memory's update."""
+    """Computes CRD as in `crd/memory.py` and `crd/criterion.py`, without the memory's update."""
     student, teacher = trained
     batch, width = student.shape
     rows = torch.cat([index[:, None], negatives], 1)
-    share = negatives.shape[1] / len(memory.student)
+    ratio = negatives.shape[1] / len(memory.student)
 
     def side(x, bank, partition):
         each = torch.index_select(bank, 0, rows.view(-1)).view(batch, -1, width)
         p = torch.exp(torch.bmm(each, x.view(batch, width, 1)) / temperature) / partition
         own, others = p[:, 0], p[:, 1:]
-        own = torch.log(own / (own + share + epsilon))
-        others = torch.log(share / (others + share + epsilon))
+        own = torch.log(own / (own + ratio + epsilon))
+        others = torch.log(ratio / (others + ratio + epsilon))
         return -(own.sum() + others.sum()) / batch
 
     student_side = side(student, memory.teacher, memory.partition[0])

@@ -1,33 +1,45 @@
-"""The scripts are no package: they import their siblings, as Python does for a script it runs."""
-
-import importlib.util
-from pathlib import Path
+"""Runs of the scripts use one device, and compile equal programs once."""
 
 import pytest
+import small_config
+import small_stage
 
-ROOT = Path(__file__).parents[2]
+from kd_jax import models
+from kd_jax.core.devices import data_mesh
+
+
+@models.register("narrow")
+def narrow(width=1.0, head="linear", **options):
+    """Returns a small network that accepts the options of all configs."""
+    del width, head
+    return small_stage.Tiny(**options)
 
 
 @pytest.fixture(scope="session")
-def script():
-    """Imports a script of `experiments/` by its path there."""
-
-    def load(path):
-        path = ROOT / "experiments" / path
-        # not its bare name, which a folder of the tests might have too
-        spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
-        module = importlib.util.module_from_spec(spec)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.syspath_prepend(str(path.parent))
-            spec.loader.exec_module(module)
-        return module
-
-    return load
+def programs(tmp_path_factory):
+    with small_config.compiled_once(tmp_path_factory.mktemp("programs")):
+        yield
 
 
 @pytest.fixture
-def one_device(monkeypatch):
-    """Runs use one of the eight fake devices, which share two cores."""
-    from kd_jax.devices import data_mesh
+def one_device(programs, monkeypatch):
+    """Runs use one of the eight fake devices."""
+    monkeypatch.setattr("kd_jax.experiment.run.data_mesh", lambda _: data_mesh(1))
 
-    monkeypatch.setattr("kd_jax.pipeline.data_mesh", lambda _: data_mesh(1))
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Returns a function after whose call a run cannot train any more."""
+    return lambda: monkeypatch.setattr("kd_jax.experiment.run.Run.run", None)
+
+
+@pytest.fixture
+def rows():
+    """Returns a function for the rows of all Markdown tables of a text, by their first cell."""
+
+    def read(text):
+        lines = [line for line in text.splitlines() if line.startswith("|")]
+        cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+        return {name: rest for name, *rest in cells}
+
+    return read

@@ -1,4 +1,4 @@
-"""HORKD's stage in plain PyTorch, as one would write it there: what the benchmarks compare with."""
+"""A stage of HORKD in plain PyTorch, as it is usually written there, for comparison."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812 - PyTorch's own way
-from torch_losses import hybrid_order
+from torch.nn import functional as F  # noqa: N812 - PyTorch's convention
+
+from experiments.benchmarks.torch_losses import hybrid_order
 
 
 class Block(nn.Module):
@@ -28,8 +29,8 @@ class Block(nn.Module):
                 nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)
             )
 
-    def forward(self, x):
-        """Maps `[N, C, H, W]`."""
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the maps `[N, C, H, W]`."""
         return torch.relu(self.body(x) + self.shortcut(x))
 
 
@@ -51,10 +52,28 @@ class ResNet18(nn.Module):
         )
         self.classifier = nn.Linear(widths[-1], num_classes)
 
-    def forward(self, images):
-        """Logits and embedding of images `[N, 3, H, W]`."""
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns logits and embedding of images `[N, 3, H, W]`."""
         embedding = self.body(images)
         return self.classifier(embedding), embedding
+
+
+def augmented(batch: torch.Tensor) -> torch.Tensor:
+    """Returns random crops of a batch `[N, C, H, H]` with 4 pixels of padding, half mirrored."""
+    n, device = len(batch), batch.device
+    grid = torch.arange(batch.shape[-1], device=device)
+    rows, columns = torch.randint(0, 9, (2, n, 1), device=device) + grid
+    columns = torch.where(torch.rand(n, 1, device=device) < 0.5, columns.flip(1), columns)
+    padded = F.pad(batch.float(), (4, 4, 4, 4)).permute(0, 2, 3, 1)
+    each = torch.arange(n, device=device)[:, None, None]
+    return padded[each, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
+
+
+def resized(batch: torch.Tensor, size: int) -> torch.Tensor:
+    """Returns a normalized batch at a height and width."""
+    if batch.shape[-1] != size:
+        batch = F.interpolate(batch, (size, size), mode="bicubic", antialias=True)
+    return (batch / 255 - 0.5) / 0.25
 
 
 def training(
@@ -73,12 +92,12 @@ def training(
     Args:
         images: uint8 `[N, H, W, 3]`; the teacher sees this size.
         labels: `[N]`.
-        batches: the indices of each step's batch.
-        weights: of `hybrid_order`'s terms.
-        width: of both networks.
-        resolution: of what the student sees.
-        bfloat16: computes in it, where PyTorch's autocast does.
-        steps: of one call.
+        batches: returns the indices of the batch of a step.
+        weights: weights of the terms of `hybrid_order`.
+        width: width of both networks.
+        resolution: height and width of the images that the student sees.
+        bfloat16: compute in bfloat16 where PyTorch's autocast does.
+        steps: number of steps per call.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     form = torch.channels_last if device == "cuda" else torch.contiguous_format
@@ -89,23 +108,13 @@ def training(
     teacher.eval().requires_grad_(False)
     rule = torch.optim.SGD(student.parameters(), 1e-4, momentum=0.9, weight_decay=5e-4)
     centers = torch.randn(100, student.classifier.in_features, device=device)
-    size, cast = x.shape[-1], torch.autocast(device, torch.bfloat16, enabled=bfloat16)
-    grid, numbers = torch.arange(size, device=device), itertools.count()
+    cast = torch.autocast(device, torch.bfloat16, enabled=bfloat16)
+    size, numbers = x.shape[-1], itertools.count()
 
-    def augmented(batch):
-        n = len(batch)
-        rows, columns = torch.randint(0, 9, (2, n, 1), device=device) + grid
-        columns = torch.where(torch.rand(n, 1, device=device) < 0.5, columns.flip(1), columns)
-        padded = F.pad(batch.float(), (4, 4, 4, 4)).permute(0, 2, 3, 1)
-        each = torch.arange(n, device=device)[:, None, None]
-        return padded[each, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
+    def view(batch: torch.Tensor, size: int) -> torch.Tensor:
+        return resized(batch, size).contiguous(memory_format=form)
 
-    def view(batch, size):
-        if batch.shape[-1] != size:
-            batch = F.interpolate(batch, (size, size), mode="bicubic", antialias=True)
-        return ((batch / 255 - 0.5) / 0.25).contiguous(memory_format=form)
-
-    def rung():
+    def program() -> None:
         total = torch.zeros((), device=device)
         for _ in range(steps):
             index = torch.from_numpy(batches(next(numbers))).to(device)
@@ -122,4 +131,4 @@ def training(
             total += loss.detach()
         total.item()  # waits
 
-    return rung
+    return program

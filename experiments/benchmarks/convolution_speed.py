@@ -1,50 +1,57 @@
-"""How fast convolutions are on this CPU: `kd_jax.models.Conv`, XLA's own, and PyTorch.
+"""Speed of convolutions on this CPU: `kd_jax.models.Conv`, XLA's convolution, and PyTorch.
 
-    python experiments/benchmarks/convolution.py             # ResNet-18 forward and backward
-    python experiments/benchmarks/convolution.py --layers    # and single layers, map by map
+    python -m experiments.benchmarks.convolution_speed             # ResNet-18, forward and backward
+    python -m experiments.benchmarks.convolution_speed --layers    # also single layers
 
-Times are the least of several runs taken in turn. Run it on a quiet machine: PyTorch's threads wait
+The times are the least of several runs in turn. Run it on a quiet machine: PyTorch's threads wait
 for each other, so that other programs slow it more than XLA. PyTorch is optional:
 `pip install torch --index-url https://download.pytorch.org/whl/cpu`.
 """
 
-import argparse
 import functools
-from collections.abc import Callable
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from timing import fastest
 
+if not __package__:
+    raise SystemExit(
+        "error: run `python -m experiments.benchmarks.convolution_speed` in the repository root."
+    )
+
+from experiments.benchmarks.timing import fastest
 from kd_jax import models
+from kd_jax.commands import Parser, exit_code
+from kd_jax.core.errors import UsageError
+from kd_jax.core.text import markdown
 from kd_jax.models import convolution
 
-try:
-    import torch
-    import torch_loop
-except ImportError:
-    torch = None
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+Pair = tuple[int, int]
 
 
-def main() -> None:
-    """Prints the tables that the command line asks for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    return exit_code(lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> None:
+    parser = Parser(__doc__ or "")
     parser.add_argument("--sizes", type=int, nargs="+", default=[8, 16, 32], help="image sizes")
-    parser.add_argument("--batch", type=int, default=64, help="images in a batch")
+    parser.add_argument("--batch", type=int, default=64, help="images per batch")
     parser.add_argument("--repeats", type=int, default=5, help="runs, of which the fastest counts")
-    parser.add_argument("--layers", action="store_true", help="also time single layers")
-    args = parser.parse_args()
-
+    parser.add_argument("--layers", action="store_true", help="also measure single layers")
+    args = parser.parse(argv)
     if jax.default_backend() != "cpu":
-        parser.error("this is about the CPU: run it with JAX_PLATFORMS=cpu")
-    if torch is None:
-        print("PyTorch is not installed, so its column is missing: pip install torch\n")
+        raise UsageError("This benchmark is for CPUs: run it with JAX_PLATFORMS=cpu.")
+    if not HAS_TORCH:
+        print("PyTorch is not installed, so its column is missing: run `pip install torch`.\n")
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, batch {args.batch}\n")
-    networks(args.sizes, args.batch, args.repeats)
+    print(networks(args.sizes, args.batch, args.repeats))
     if args.layers:
         print()
         layers(args.batch, args.repeats)
@@ -53,21 +60,23 @@ def main() -> None:
 # ---------------------------------------------------------------------------------- networks
 
 
-def networks(sizes: list[int], batch: int, repeats: int) -> None:
-    """ResNet-18 with the CIFAR stem: one forward and backward pass in milliseconds."""
-    print("ResNet-18, forward and backward [ms]")
-    print("  image     kd_jax        XLA" + ("    PyTorch   kd_jax / PyTorch" if torch else ""))
+def networks(sizes: Sequence[int], batch: int, repeats: int) -> str:
+    """Measures forward and backward pass of a ResNet-18 with the CIFAR stem; returns the table."""
+    rows = []
     for size in sizes:
-        runs = {"kd_jax": _resnet18(size, batch)}
+        programs = {"kd_jax": _resnet18(size, batch)}
         with mock.patch.object(convolution, "product_is_faster", lambda *_: False):
-            runs["xla"] = _resnet18(size, batch)
-        if torch:
-            runs["torch"] = _torch_resnet18(size, batch)
-        ms = fastest(runs, repeats)
-        row = "".join(f"{each:11.1f}" for each in ms.values())
-        print(
-            f"  {size:2}x{size:2}{row}" + (f"{ms['kd_jax'] / ms['torch']:13.2f}" if torch else "")
-        )
+            programs["XLA"] = _resnet18(size, batch)
+        if HAS_TORCH:
+            programs["PyTorch"] = _torch_resnet18(size, batch)
+        ms = fastest(programs, repeats)
+        ratio = f"{ms['kd_jax'] / ms['PyTorch']:.2f}" if HAS_TORCH else "-"
+        numbers = [
+            f"{ms[name]:.1f}" if name in ms else "-" for name in ("kd_jax", "XLA", "PyTorch")
+        ]
+        rows.append([f"{size}x{size}", *numbers, ratio])
+    columns = ("images", "kd_jax [ms]", "XLA [ms]", "PyTorch [ms]", "kd_jax / PyTorch")
+    return f"ResNet-18, forward and backward:\n\n{markdown(columns, rows)}"
 
 
 def _resnet18(size: int, batch: int) -> Callable[[], object]:
@@ -90,10 +99,14 @@ def _resnet18(size: int, batch: int) -> Callable[[], object]:
 
 
 def _torch_resnet18(size: int, batch: int) -> Callable[[], object]:
-    network = torch_loop.ResNet18()
+    import torch
+
+    from experiments.benchmarks.torch_training import ResNet18
+
+    network = ResNet18()
     images, labels = torch.randn(batch, 3, size, size), torch.zeros(batch, dtype=torch.long)
 
-    def step():
+    def step() -> None:
         network.zero_grad()
         torch.nn.functional.cross_entropy(network(images)[0], labels).backward()
 
@@ -104,8 +117,14 @@ def _torch_resnet18(size: int, batch: int) -> Callable[[], object]:
 
 
 def layers(batch: int, repeats: int, most_gflop: float = 5.0) -> None:
-    """Single layers, forward and both gradients: XLA's convolution against one product."""
-    print("One layer, forward and backward [ms]; * is what Conv takes")
+    """Measures single layers, forward and both gradients, as a convolution and as a product.
+
+    Args:
+        batch: number of images per batch.
+        repeats: number of runs, of which the fastest counts.
+        most_gflop: largest layer to measure.
+    """
+    print("One layer, forward and backward [ms]; `Conv` uses the way that is marked by *")
     print("  window  stride    map  channels        XLA     product")
     for window, stride in [(3, 1), (3, 2), (1, 1), (1, 2)]:
         for size in (1, 2, 4, 8, 16, 32):
@@ -113,8 +132,8 @@ def layers(batch: int, repeats: int, most_gflop: float = 5.0) -> None:
                 pixels = (-(-size // stride)) ** 2
                 if 2e-9 * batch * pixels * (window * channels) ** 2 > most_gflop:
                     continue
-                pads = ((window // 2, window // 2),) * 2
-                geometry = (size, size), (window, window), (stride, stride), pads
+                pads = ((window // 2, window // 2), (window // 2, window // 2))
+                geometry = ((size, size), (window, window), (stride, stride), pads)
                 product = convolution.product_is_faster(*geometry)
                 ms = fastest(_layer(batch, channels, *geometry), repeats)
                 print(
@@ -125,12 +144,14 @@ def layers(batch: int, repeats: int, most_gflop: float = 5.0) -> None:
                 )
 
 
-def _layer(batch, channels, size, window, strides, pads) -> dict[str, Callable[[], object]]:
-    def xla(x, kernel):
+def _layer(
+    batch: int, channels: int, size: Pair, window: Pair, strides: Pair, pads: tuple[Pair, Pair]
+) -> dict[str, Callable[[], object]]:
+    def xla(x: jax.Array, kernel: jax.Array) -> jax.Array:
         numbers = ("NHWC", "HWIO", "NHWC")
         return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=numbers)
 
-    def product(x, kernel):
+    def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return convolution.windows_product(x, kernel, strides, pads)
 
     key_x, key_kernel = jax.random.split(jax.random.key(0))
@@ -138,7 +159,7 @@ def _layer(batch, channels, size, window, strides, pads) -> dict[str, Callable[[
     kernel = jax.random.normal(key_kernel, (*window, channels, channels)) / channels
     cotangent = jnp.ones(jax.eval_shape(xla, x, kernel).shape)
 
-    def passes(way):
+    def passes(way: Callable[..., jax.Array]) -> Callable[[], object]:
         @jax.jit
         def forward_and_backward(x, kernel, cotangent):
             y, backward = jax.vjp(way, x, kernel)
@@ -151,4 +172,4 @@ def _layer(batch, channels, size, window, strides, pads) -> dict[str, Callable[[
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,16 @@
+"""Benchmarks. They run as modules in the root of the repository.
+
+    python -m experiments.benchmarks.training_step
+
+| module | measures |
+|---|---|
+| `training_step` | time of a training step, part by part, also of the same step in PyTorch |
+| `method_cost` | time and memory of EKD or KDim, and of the two stages of KD |
+| `face_latency` | time from a face to its embedding, of a teacher and its student |
+| `face_reading` | images per second that are read from the disk, and that are trained |
+| `degradation_speed` | time to degrade a batch, also by Pillow and OpenCV |
+| `loss_speed` | time and memory of every loss, also in PyTorch |
+| `convolution_speed` | time of convolutions on a CPU, also by XLA alone and in PyTorch |
+
+The other modules are shared parts. PyTorch is optional.
+"""
