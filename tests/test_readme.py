@@ -1,4 +1,4 @@
-"""What the README shows works."""
+"""The code of the README and of docs/ works as it is written."""
 
 import pathlib
 import re
@@ -8,30 +8,79 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax import embedding, models, weights
+import kd_jax
+from kd_jax import commands, models
+from kd_jax.experiment.config_files import find_config, load_config
+from kd_jax.experiment.specs import experiment
+from kd_jax.pretrained.recorded import read_recorded
 
 ROOT = pathlib.Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+DOCUMENTS = ["README.md", "docs/api.md", "docs/teachers.md", "CONTRIBUTING.md"]
+NOTES = ["configs/ekd/README.md", "configs/kdim/README.md"]
 
 
-def execute(word, **names):
-    """Runs the one Python block that holds a word; returns its names."""
-    (block,) = (block for block in BLOCKS if word in block)
-    exec(compile(block, "README.md", "exec"), names)
+def execute(document, word, **names):
+    """Runs the one Python block that contains a word; returns its names."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+    (block,) = (block for block in blocks if word in block)
+    exec(compile(block, document, "exec"), names)
     return names
 
 
+@pytest.fixture
+def networks():
+    """A teacher with its variables, a student, and two batches of ready inputs."""
+    teacher, student = (
+        models.create("resnet8", num_classes=3, width=width) for width in (0.5, 0.25)
+    )
+    batch = {"image": jnp.ones((4, 8, 8, 3)), "label": jnp.arange(4, dtype=jnp.int32) % 3}
+    variables = jax.jit(lambda: teacher.init(jax.random.key(0), batch["image"], train=False))()
+    return {
+        "teacher": teacher,
+        "student": student,
+        "teacher_variables": variables,
+        "batches": [batch, batch],
+    }
+
+
 def test_a_loss_works_in_other_code():
-    gradient = execute("losses.pair_relation")["gradient"]
+    gradient = execute("README.md", "losses.pair_relation")["gradient"]
     student, teacher = jax.random.normal(jax.random.key(0), (2, 8, 4))
-    found = gradient(student, teacher)
-    assert found.shape == (8, 4)
-    assert np.abs(found).max() > 0
+    value = gradient(student, teacher)
+    assert value.shape == (8, 4)
+    assert np.abs(value).max() > 0
+
+
+def test_a_method_works_in_a_loop_of_ones_own(networks):
+    names = execute("README.md", "kd_jax.init_state", **networks)
+    assert names["state"].step == 2
+    assert "soft_target_kl" in names["metrics"]
+
+
+def test_the_page_of_the_api_works(networks):
+    names = execute("docs/api.md", "kd_jax.methods.KD()", **networks)
+    assert names["state"].step == 2
+    assert set(names["student_variables"]) == {"params", "batch_stats"}
+    code = names | execute("docs/api.md", "kd_jax.methods.HORKD()", **names)
+    assert "center_relation" in code["metrics"]
+
+
+def test_the_page_of_teachers_works(tmp_path, monkeypatch):
+    names = execute("docs/teachers.md", "class Teacher")
+    outputs = names["teacher"].apply(names["teacher_variables"], jnp.ones((2, 8, 8, 1)), train=True)
+    assert (outputs.logits == 64).all()
+    monkeypatch.chdir(tmp_path)
+    role = execute("docs/teachers.md", "outputs.npz")["teacher"]
+    config = load_config("quickstart:smoke,method=kd").to_dict()
+    stage = config["stages"]["student_direct"]
+    stage["networks"]["teacher"] = role | {"augmented": True}
+    spec = experiment({**config, "stages": {"student": stage}, "pipeline": []})
+    recorded = read_recorded(spec.stages["student"].networks["teacher"].path, "path")
+    assert recorded.logits.shape == (1437, 10)
 
 
 def test_a_network_of_ones_own_works():
-    execute("@models.register")
+    execute("README.md", "@kd_jax.register_network")
     network = models.create("mine", num_classes=7, width=0.5)
     outputs, _ = network.init_with_output(jax.random.key(0), jnp.ones((2, 8, 8, 3)), train=False)
     assert outputs.logits.shape == (2, 7)
@@ -39,15 +88,36 @@ def test_a_network_of_ones_own_works():
 
 
 def test_a_trained_student_is_loaded(monkeypatch):
-    monkeypatch.setattr(weights, "load", lambda folder: lambda images: (folder, images))
-    monkeypatch.setattr(embedding, "Embedder", lambda trained: trained)
-    names = execute("weights import load", images=3)
+    monkeypatch.setattr(kd_jax, "load", lambda folder: lambda images: (folder, images))
+    monkeypatch.setattr(kd_jax, "Embedder", lambda trained: trained)
+    names = execute("README.md", "kd_jax.load", images=3)
     assert names["outputs"] == names["embeddings"] == ("runs/quickstart/student", 3)
 
 
-@pytest.mark.parametrize("file", ["README.md", "configs/ekd/README.md", "configs/kdim/README.md"])
-def test_files_it_names_exist(file):
-    text = (ROOT / file).read_text()
-    paths = re.findall(r"(?:configs|experiments)/[\w/]+\.\w+", text)
-    assert paths
-    assert [path for path in paths if not (ROOT / path).exists()] == []
+@pytest.mark.parametrize("document", [*DOCUMENTS, *NOTES])
+def test_the_files_it_names_exist(document):
+    text = (ROOT / document).read_text()
+    paths = re.findall(r"(?<![\w/])(?:configs|experiments|docs|tests)/[\w/]+\.\w+", text)
+    links = re.findall(r"\]\(((?!https?:)[^)#]+)\)", text)
+    folder = (ROOT / document).parent
+    missing = [path for path in paths if not (ROOT / path).exists()]
+    assert missing + [link for link in links if not (folder / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *NOTES])
+def test_the_commands_and_configs_it_names_exist(document):
+    text = (ROOT / document).read_text()
+    words = set(re.findall(r"^kd-jax ([a-z]+)\b(?= )", text, re.M)) - {
+        "hello"
+    }  # CONTRIBUTING's example
+    assert words <= set(commands.names())
+    for name in re.findall(r"kd-jax train [^`]*?--config=([\w/.]+)", text):
+        find_config(name)
+
+
+def test_the_configs_of_the_table_exist():
+    rows = re.findall(r"^\| .*?\| (.*`.*) \|", (ROOT / "README.md").read_text(), re.M)
+    names = [n for row in rows for n in re.findall(r"`((?:horkd|ekd|kdim)/\w+|quickstart)\b", row)]
+    assert len(set(names)) >= 10
+    for name in names:
+        find_config(name)
