@@ -59,9 +59,25 @@ def table(summary: Mapping[str, Any]) -> str:
 
     `accuracy` is the accuracy on the test images after the last epoch. `best` is that of the best
     checkpoint. Without a validation split the best checkpoint is chosen on the test images, and
-    its accuracy is then too high.
+    its accuracy is then too high. Metrics of further evaluators are below the table.
     """
-    return markdown(COLUMNS, _rows(summary), left=2)
+    lines = [markdown(COLUMNS, _rows(summary), left=2), *_further(summary)]
+    return "\n".join(lines)
+
+
+def _further(summary: Mapping[str, Any]) -> list[str]:
+    """Returns one line per stage with the metrics of its further evaluators."""
+    lines = []
+    for stage in summary["stages"]:
+        metrics = {
+            name: value
+            for name, value in stage["last"].items()
+            if "/" in name and not name.startswith(("accuracy", "cross_entropy"))
+        }
+        if metrics:
+            words = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            lines.append(f"\n{stage['name']}: {words}")
+    return lines
 
 
 def _chosen_by(summary: Mapping[str, Any]) -> str:

@@ -21,8 +21,8 @@ from kd_jax.pretrained.info import RECORDED
 from kd_jax.training import OPTIMIZERS, Optimizer
 from kd_jax.training.execution import EXECUTIONS
 
-LAST, BEST = "last", "best"
-CHECKPOINTS = (LAST, BEST)
+LAST = "last"
+CHECKPOINTS = (LAST, "best")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,10 +179,8 @@ class StageSpec:
                     f"networks.{role} is frozen in {name}: set init_from, the stage or folder that"
                     " its weights come from"
                 )
-        networks = {
-            role: dataclasses.replace(network, frozen=role in self.method.frozen_roles)
-            for role, network in self.networks.items()
-        }
+        frozen, replace = self.method.frozen_roles, dataclasses.replace
+        networks = {r: replace(n, frozen=r in frozen) for r, n in self.networks.items()}
         object.__setattr__(self, "networks", networks)
         groups = self.groups
         for group in self.optimizers:
@@ -195,6 +193,8 @@ class StageSpec:
             raise ValueError("optimizers.default is missing")
         if not (0 < self.epochs < math.inf and self.evaluate_every > 0):
             raise ValueError("epochs and evaluate_every must be greater than 0, epochs finite")
+        if any(optimizer.warmup_epochs > self.epochs for optimizer in self.optimizers.values()):
+            raise ValueError(f"warmup_epochs must be at most epochs = {self.epochs:g}")
         for evaluator in self.evaluators:
             if not re.fullmatch(r"\w+", evaluator):
                 raise ValueError(f"evaluators.{evaluator}: a name is letters, digits and _")

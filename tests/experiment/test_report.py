@@ -30,6 +30,13 @@ def test_the_table_is_markdown_of_last_and_best():
     assert "50.00%" in lines[3]
 
 
+def test_metrics_of_further_evaluators_are_below_the_table():
+    last = {**STAGE["last"], "accuracy/teacher": 0.5, "shelf/recall_at_1": 0.25}
+    lines = table({"stages": [{**STAGE, "last": last}]}).splitlines()
+    assert lines[-1] == "teacher: shelf/recall_at_1 0.25"
+    assert len(lines) == 5
+
+
 def test_a_table_is_aligned():
     text = markdown(("cell", "%"), [("a", "70.10"), ("longer", "-")])
     assert text.splitlines() == [

@@ -131,6 +131,7 @@ def test_frozen_follows_the_method():
         (f"{STUDENT}.epochs", 0.0, "epochs and evaluate_every must be greater than 0"),
         (f"{TEACHER}.epochs", float("inf"), "epochs finite"),
         (f"{TEACHER}.optimizers.default.warmup_epochs", -1.0, "warmup_epochs and weight_decay"),
+        (f"{TEACHER}.optimizers.default.warmup_epochs", 9.0, "warmup_epochs must be at most"),
         (f"{TEACHER}.optimizers.default.momentum", 9.0, "momentum must be at least 0"),
         (f"{TEACHER}.optimizers.default.clip_norm", -1.0, "clip_norm must be greater than 0"),
         (f"{STUDENT}.evaluators", {"a/b": {"name": "retrieval"}}, "name is letters, digits and _"),
