@@ -238,12 +238,13 @@ def center_relation(student, teacher, centers):
 
 
 def hybrid_order(student, teacher, centers, feature=1.0, pair=0.02, triplet=0.01, center=1.0):
-    """Computes all four terms of HORKD."""
+    """Computes all four terms of HORKD: sums over the tuples, divided by the number of images."""
+    n = len(student)
     return (
         feature * feature_l1(student, teacher)
-        + pair * pair_relation(student, teacher)
-        + triplet * triplet_relation(student, teacher)
-        + center * center_relation(student, teacher, centers)
+        + pair * (n - 1) / 2 * pair_relation(student, teacher)
+        + triplet * (n - 1) * (n - 2) / 2 * triplet_relation(student, teacher)
+        + center * len(centers) * center_relation(student, teacher, centers)
     )
 
 

@@ -10,6 +10,10 @@ from jax.typing import ArrayLike
 # TensorFloat-32 and bfloat16 products would round away the small differences that losses measure.
 HIGHEST = jax.lax.Precision.HIGHEST
 
+REDUCTIONS = ("mean", "batchmean", "sum")
+"""Reductions of losses over tuples of images. "batchmean" is the sum over all tuples divided by the
+number of images, as in PyTorch."""
+
 # The measured error of a squared distance is below 10 roundings of the squared norms (widths up to
 # 4096, heavy tails). A squared distance of up to 32 roundings is too inexact to divide by, so such
 # rows count as equal.
@@ -246,13 +250,24 @@ def squared_distances(x: jax.Array, y: jax.Array | None = None) -> jax.Array:
 
 
 def reduce_tuples(
-    total: jax.Array, count: jax.Array, reduction: str, axis_name: str | None = None
+    total: jax.Array,
+    count: jax.Array,
+    reduction: str,
+    axis_name: str | None = None,
+    *,
+    images: jax.Array | None = None,
 ) -> jax.Array:
-    """Returns the sum or the mean over tuples; the mean over no tuples is 0.
+    """Returns a sum over tuples of images, reduced as one of `REDUCTIONS`.
 
-    `axis_name` is the axis over which the rows were gathered.
+    Args:
+        total: the sum over the tuples.
+        count: number of tuples; "mean" divides by it. The mean over no tuples is 0.
+        reduction: one of `REDUCTIONS`.
+        axis_name: the axis over which the rows were gathered.
+        images: number of images of the batch; "batchmean" divides by it. None is `count`.
     """
-    one_of("reduction", reduction, ("mean", "sum"))
-    if reduction == "mean":
-        total = total / jnp.maximum(count, 1).astype(total.dtype)
+    one_of("reduction", reduction, REDUCTIONS)
+    if reduction != "sum":
+        divisor = count if reduction == "mean" or images is None else images
+        total = total / jnp.maximum(divisor, 1).astype(total.dtype)
     return replicated(total, axis_name)

@@ -12,6 +12,7 @@ def class_centers(
     labels: ArrayLike,
     num_classes: int,
     *,
+    normalize: bool = False,
     where: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
@@ -21,6 +22,7 @@ def class_centers(
         features: features [N, D].
         labels: integers [N]. An image with a label outside [0, num_classes) is in no class.
         num_classes: number of classes, C.
+        normalize: L2-normalize the features first.
         where: boolean [N]; rows with False are left out.
         axis_name: name of the mapped axis that splits the batch over devices.
 
@@ -47,6 +49,8 @@ def class_centers(
         [2.0, 0.0, 1.0]
     """
     (features,) = _numerics.upcast(features)
+    if normalize:
+        features = _numerics.unit_rows(features)
     labels = _numerics.as_labels(labels, features)
     mask = _numerics.as_mask(where, features)
     features, labels, mask = (_numerics.gather_rows(x, axis_name) for x in (features, labels, mask))
@@ -103,6 +107,7 @@ def center_relation(
     fits = fits and student.shape[1] == centers.shape[1]
     rule = "student and teacher [N, D] need centers [C, D]"
     _numerics.expect(fits, rule, student=student, teacher=teacher, centers=centers)
+    _numerics.one_of("reduction", reduction, ("mean", "sum"))
     mask = _numerics.as_mask(present, centers, "present")
     # A common shift changes no distance, so it needs no gradient. It keeps float32 accurate.
     shift = jax.lax.stop_gradient(_numerics.masked_mean(centers, mask))
@@ -113,4 +118,4 @@ def center_relation(
 
     squares = (distances(student) - distances(teacher)) ** 2
     total = jnp.where(mask[None], squares, 0).sum(1)
-    return _numerics.reduce_tuples(total, mask.sum(), reduction)
+    return total / jnp.maximum(mask.sum(), 1).astype(total.dtype) if reduction == "mean" else total

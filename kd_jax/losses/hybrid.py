@@ -22,7 +22,8 @@ def hybrid_order(
     pair_weight: ArrayLike = 0.02,
     triplet_weight: ArrayLike = 0.01,
     center_weight: ArrayLike = 1.0,
-    reduction: str = "mean",
+    reduction: str = "batchmean",
+    normalize: bool = False,
     where: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> jax.Array:
@@ -48,8 +49,13 @@ def hybrid_order(
         pair_weight: alpha, a scalar.
         triplet_weight: beta, a scalar.
         center_weight: gamma, a scalar.
-        reduction: "mean" over the images, pairs, triplets, and pairs of an image and a class; or
-            their "sum", as written in the paper, which grows with N, N^2, N^3 and N C.
+        reduction: "sum" over the images, pairs, triplets, and pairs of an image and a class, as in
+            the paper; it grows with N, N^2, N^3 and N C. "batchmean" is this sum divided by N, for
+            use with a cross-entropy that is a mean over the images. "mean" is the mean over the
+            tuples; the paper's weights of pairs and triplets are then too small by factors of
+            (N - 1) / 2 and (N - 1) (N - 2) / 2.
+        normalize: L2-normalize all features first. The centers must then be those of normalized
+            features, see `class_centers`.
         where: boolean [N]; rows with False are left out.
         axis_name: name of the mapped axis that splits the batch over devices. Every device returns
             the value of the global batch; average the gradient with `pmean` over this axis.
@@ -71,7 +77,7 @@ def hybrid_order(
         >>> centers, counts = losses.class_centers(teacher, np.array([0, 0, 1]), 2)
         >>> loss = losses.hybrid_order(teacher / 2, teacher, centers, present=counts > 0)
         >>> round(float(loss), 3)
-        2.82
+        4.473
     """
     return hybrid_order_and_terms(
         student,
@@ -84,6 +90,7 @@ def hybrid_order(
         triplet_weight=triplet_weight,
         center_weight=center_weight,
         reduction=reduction,
+        normalize=normalize,
         where=where,
         axis_name=axis_name,
     )[0]
@@ -100,7 +107,8 @@ def hybrid_order_and_terms(
     pair_weight: ArrayLike = 0.02,
     triplet_weight: ArrayLike = 0.01,
     center_weight: ArrayLike = 1.0,
-    reduction: str = "mean",
+    reduction: str = "batchmean",
+    normalize: bool = False,
     where: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -127,7 +135,7 @@ def hybrid_order_and_terms(
         >>> round(float(loss), 4)
         0.3342
     """
-    _numerics.one_of("reduction", reduction, ("mean", "sum"))
+    _numerics.one_of("reduction", reduction, _numerics.REDUCTIONS)
     weights = {
         "feature_l1": feature_weight,
         "pair_relation": pair_weight,
@@ -138,10 +146,12 @@ def hybrid_order_and_terms(
     student, teacher = _numerics.as_rows(student, teacher, same_width=False)
     mask = _numerics.as_mask(where, student)
     student, teacher = (_numerics.keep_rows(x, mask) for x in (student, teacher))
-    terms = {}
     features = student
     if used & {"feature_l1", "center_relation"}:
         features = _at_width_of(teacher, student, mapped, mask)
+    if normalize:
+        student, teacher, features = map(_numerics.unit_rows, (student, teacher, features))
+    terms = {}
     if "feature_l1" in used:
         values = feature_l1(features, teacher)
         terms["feature_l1"] = _numerics.reduce_images(values, mask, axis_name, reduction)
@@ -156,7 +166,10 @@ def hybrid_order_and_terms(
     if "center_relation" in used:
         if centers is None:
             raise ValueError("centers must be given unless center_weight is 0")
-        values = center_relation(features, teacher, centers, present=present, reduction=reduction)
+        over_classes = "mean" if reduction == "mean" else "sum"
+        values = center_relation(
+            features, teacher, centers, present=present, reduction=over_classes
+        )
         terms["center_relation"] = _numerics.reduce_images(values, mask, axis_name, reduction)
     weighted = [
         _numerics.as_scalar(weights[name], term, f"weight of {name}") * term

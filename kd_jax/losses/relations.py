@@ -129,7 +129,7 @@ def pair_relation(
 ) -> jax.Array:
     """Computes the squared differences of the normalized distances between two images.
 
-    The loss is the mean or the sum of (psi(f_i, f_j) - psi(g_i, g_j))^2 over the pairs i < j.
+    The loss is the mean or a sum of (psi(f_i, f_j) - psi(g_i, g_j))^2 over the pairs i < j.
     psi = ||. - .||_2 / mu, where mu is the mean distance of the network over these pairs. The
     gradient flows through mu. Equal features have distance 0 with gradient 0. If all features of a
     network are equal, its psi is 0.
@@ -137,7 +137,8 @@ def pair_relation(
     Args:
         student: features [N, D].
         teacher: features [N, E].
-        reduction: "mean" over the N (N - 1) / 2 pairs (0 if there are none), or their "sum".
+        reduction: "mean" over the N (N - 1) / 2 pairs (0 if there are none), their "sum", or their
+            sum divided by N, "batchmean".
         where: boolean [N]; rows with False are left out.
         axis_name: name of the mapped axis that splits the batch over devices. Every device returns
             the value of the global batch; average the gradient with `pmean` over this axis.
@@ -161,8 +162,8 @@ def pair_relation(
     """
     student, teacher, count = _distances(student, teacher, where, axis_name)
     gap = _normalized(student, count) - _normalized(teacher, count)
-    total = jnp.square(gap).sum() / 2
-    return _numerics.reduce_tuples(total, count * (count - 1) / 2, reduction, axis_name)
+    total, pairs = jnp.square(gap).sum() / 2, count * (count - 1) / 2
+    return _numerics.reduce_tuples(total, pairs, reduction, axis_name, images=count)
 
 
 def triplet_relation(
@@ -177,7 +178,7 @@ def triplet_relation(
 ) -> jax.Array:
     """Computes the Huber loss between the cosines of the angles of three images.
 
-    The loss is the mean or the sum of Huber(cos f_ijk - cos g_ijk), with the angle at j, over the
+    The loss is the mean or a sum of Huber(cos f_ijk - cos g_ijk), with the angle at j, over the
     triplets of three distinct images; (i, j, k) and (k, j, i) are one triplet. An angle with a side
     of length 0 has cosine 0 with gradient 0.
 
@@ -189,8 +190,8 @@ def triplet_relation(
     Args:
         student: features [N, D].
         teacher: features [N, E].
-        reduction: "mean" over the N (N - 1) (N - 2) / 2 triplets (0 if there are none), or their
-            "sum".
+        reduction: "mean" over the N (N - 1) (N - 2) / 2 triplets (0 if there are none), their
+            "sum", or their sum divided by N, "batchmean".
         where: boolean [N]; rows with False are left out.
         axis_name: name of the mapped axis that splits the batch over devices. Every device returns
             the value of the global batch; average the gradient with `pmean` over this axis.
@@ -223,7 +224,7 @@ def triplet_relation(
     delta = _numerics.as_scalar(huber_delta, student, "huber_delta")
     total = triplet_sum(student, teacher, delta, chunk_size)
     triplets = count * (count - 1) * (count - 2) / 2
-    return _numerics.reduce_tuples(total, triplets, reduction, axis_name)
+    return _numerics.reduce_tuples(total, triplets, reduction, axis_name, images=count)
 
 
 def _distances(

@@ -45,8 +45,11 @@ class HORKD(Method):
         centers: images that give the class centers. `dataset`: the whole training set under the
             frozen teacher, as in the paper's text (relations to images outside the batch). `batch`:
             the images of the batch.
-        reduction: `mean` averages each term over its tuples and does not depend on the batch size.
-            `sum` is the paper's formula, and then sums the cross-entropy too.
+        normalize: L2-normalize the embeddings of both networks before all terms.
+        reduction: `sum` is the paper's formula: each term is a sum over its tuples, and the
+            cross-entropy is a sum too. `batchmean` divides all of it by the number of images of the
+            batch; the direction of the gradient is that of `sum`. `mean` averages each term over
+            its tuples.
     """
 
     hard_weight: Weight = 1.0
@@ -55,14 +58,15 @@ class HORKD(Method):
     triplet_weight: Weight = 0.01
     center_weight: Weight = 1.0
     centers: str = "dataset"
-    reduction: str = "mean"
+    normalize: bool = False
+    reduction: str = "batchmean"
 
     roles: ClassVar[tuple[str, ...]] = ("teacher", "student")
     frozen_roles: ClassVar[tuple[str, ...]] = ("teacher",)
 
     def __post_init__(self):
         check_choice(self.centers, ("dataset", "batch"), "centers")
-        check_choice(self.reduction, ("mean", "sum"), "reduction")
+        check_choice(self.reduction, ("mean", "batchmean", "sum"), "reduction")
         check_weights(self)
 
     @property
@@ -75,7 +79,11 @@ class HORKD(Method):
             return {}
         teacher = outputs["teacher"]
         centers, counts = losses.class_centers(
-            teacher.embedding, batch["label"], teacher.logits.shape[-1], where=where
+            teacher.embedding,
+            batch["label"],
+            teacher.logits.shape[-1],
+            normalize=self.normalize,
+            where=where,
         )
         return {"sums": centers * counts[:, None], "counts": counts}
 
@@ -121,6 +129,7 @@ class HORKD(Method):
             triplet_weight=weight_at(self.triplet_weight, batch),
             center_weight=weight_at(self.center_weight, batch),
             reduction=self.reduction,
+            normalize=self.normalize,
             axis_name=axis_name,
         )
         hard = label_loss()(outputs["student"], batch)
@@ -133,6 +142,10 @@ class HORKD(Method):
             return adapters.state["centers"], adapters.state["present"]
         num_classes = outputs["teacher"].logits.shape[-1]
         centers, counts = losses.class_centers(
-            teacher, batch["label"], num_classes, axis_name=axis_name
+            teacher,
+            batch["label"],
+            num_classes,
+            normalize=self.normalize,
+            axis_name=axis_name,
         )
         return centers, counts > 0

@@ -35,7 +35,7 @@ def run(student, mapped, teacher, centers, **options):
     )
 
 
-@pytest.mark.parametrize("reduction, weights", [("sum", {}), ("mean", WEIGHTS)])
+@pytest.mark.parametrize("reduction, weights", [("sum", {}), ("batchmean", {}), ("mean", WEIGHTS)])
 def test_agrees_with_the_sums_of_the_paper(golden, agrees, reduction, weights):
     def loss(student, teacher):
         centers, counts = class_centers(teacher, golden["in_lab"], 5)
@@ -46,10 +46,27 @@ def test_agrees_with_the_sums_of_the_paper(golden, agrees, reduction, weights):
     # The defaults are the weights of the paper.
     weights_or_defaults = weights.values() or (1, 0.02, 0.01, 1)
     for name, weight in zip(("L1", "L2", "L3", "LC"), weights_or_defaults, strict=True):
-        weight = weight / golden[f"count_{name}"] if reduction == "mean" else weight
+        images = len(golden["in_S"])
+        weight /= {"sum": 1, "batchmean": images, "mean": golden[f"count_{name}"]}[reduction]
         value += weight * golden[f"val_horkd_sum_{name}"]
         gradient += weight * golden[f"grad_horkd_sum_{name}"]
     agrees(loss, "in_S", "in_T", value, gradient)
+
+
+def test_normalized_features_are_those_of_normalized_inputs():
+    student, _, teacher, _ = features()
+    labels = np.arange(8) % 3
+
+    def unit(x):
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    mapped = student[:, :1] * np.ones((1, teacher.shape[1]), np.float32) + teacher[::-1]
+    centers, _ = class_centers(unit(teacher), labels, 3)
+    same_centers, _ = class_centers(teacher, labels, 3, normalize=True)
+    np.testing.assert_allclose(same_centers, centers, rtol=1e-6)
+    expected = hybrid_order(unit(student), unit(teacher), centers, mapped=unit(mapped))
+    got = hybrid_order(student, teacher, centers, mapped=mapped, normalize=True)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])

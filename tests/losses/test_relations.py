@@ -42,10 +42,10 @@ def formula(student, teacher, *, of):
     return jnp.mean(gap**2 if of is pair_relation else huber)
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("reduction", ["mean", "batchmean", "sum"])
 @pytest.mark.parametrize("name, loss", [("L2", pair_relation), ("L3", triplet_relation)])
 def test_agrees_with_the_sums_of_the_paper(golden, agrees, name, loss, reduction):
-    count = 1 if reduction == "sum" else golden[f"count_{name}"]
+    count = {"mean": golden[f"count_{name}"], "batchmean": len(golden["in_S"]), "sum": 1}[reduction]
     expected = (golden[f"{k}_horkd_sum_{name}"] / count for k in ("val", "grad"))
     agrees(functools.partial(loss, reduction=reduction), "in_S", "in_T", *expected)
 
@@ -170,7 +170,10 @@ def test_memory_of_triplets_grows_with_the_square_of_the_batch():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda x: pair_relation(x, x, reduction="max"), "reduction.*'mean' or 'sum'; got 'max'"),
+        (
+            lambda x: pair_relation(x, x, reduction="max"),
+            "reduction.*'mean' or 'batchmean' or 'sum'; got 'max'",
+        ),
         (lambda x: triplet_relation(x, x, chunk_size=0), "chunk_size must be positive; got 0"),
         (lambda x: rkd_angle(x, x, chunk_size=-1), "chunk_size must be positive; got -1"),
         (lambda x: triplet_relation(x, x, huber_delta=x), r"huber_delta must be a scalar.*\(4, 7"),

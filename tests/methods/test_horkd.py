@@ -15,7 +15,9 @@ from kd_jax.models import Outputs
 N, C = 16, 5
 LABELS = jnp.asarray(np.arange(N) % 4, jnp.int32)  # class 4 has no images
 BATCH = {"label": LABELS, "index": jnp.arange(N)}
-ALL = HORKD(feature_weight=0.3, pair_weight=2.0, triplet_weight=3.0, center_weight=0.7)
+ALL = HORKD(
+    feature_weight=0.3, pair_weight=2.0, triplet_weight=3.0, center_weight=0.7, reduction="mean"
+)
 
 
 def outputs(seed, width):
@@ -70,6 +72,30 @@ def test_the_loss_is_equation_8(reduction, centers):
     weights = dict(zip(expected, (1.0, 0.3, 2.0, 3.0, 0.7), strict=True))
     np.testing.assert_allclose(loss, sum(weights[k] * expected[k] for k in expected), rtol=1e-5)
     assert state is adapters.state
+
+
+@pytest.mark.parametrize("centers", ["dataset", "batch"])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_batchmean_is_the_sum_over_the_number_of_images(normalize, centers):
+    method = dataclasses.replace(ALL, normalize=normalize, centers=centers)
+    by_role = both()
+    adapters = start(method, by_role)
+    summed, averaged = (
+        dataclasses.replace(method, reduction=reduction)(adapters, by_role, BATCH)[0]
+        for reduction in ("sum", "batchmean")
+    )
+    np.testing.assert_allclose(averaged, summed / N, rtol=1e-5)
+
+
+def test_normalized_embeddings_have_no_scale():
+    method = dataclasses.replace(ALL, normalize=True)
+    by_role = both()
+    scaled = {
+        role: outputs.replace(embedding=outputs.embedding * scale)
+        for (role, outputs), scale in zip(by_role.items(), (3.0, 0.1), strict=True)
+    }
+    loss, longer = (method(start(method, x), x, BATCH)[0] for x in (by_role, scaled))
+    np.testing.assert_allclose(longer, loss, rtol=1e-5)
 
 
 def test_dataset_centers_do_not_depend_on_the_batches():
@@ -166,7 +192,7 @@ def test_pmap_is_the_global_batch(reduction, centers):
     ("options", "says"),
     [
         ({"centers": "epoch"}, "centers = 'epoch' is unknown: choose one of batch, dataset"),
-        ({"reduction": "max"}, "reduction = 'max' is unknown: choose one of mean, sum"),
+        ({"reduction": "max"}, "reduction = 'max' is unknown: choose one of batchmean, mean, sum"),
         ({"pair_weight": float("nan")}, "pair_weight must be 0 or more"),
         (
             dict.fromkeys(

@@ -94,9 +94,9 @@ def test_the_loss_in_pytorch_is_the_same():
     student, teacher, centers = np.random.default_rng(0).normal(size=(3, 10, 6)).astype("float32")
     ours = {
         "feature": losses.feature_l1(student, teacher).mean(),
-        "pair": losses.pair_relation(student, teacher),
-        "triplet": losses.triplet_relation(student, teacher),
-        "center": losses.center_relation(student, teacher, centers).mean(),
+        "pair": losses.pair_relation(student, teacher, reduction="batchmean"),
+        "triplet": losses.triplet_relation(student, teacher, reduction="batchmean"),
+        "center": losses.center_relation(student, teacher, centers, reduction="sum").mean(),
     }
     tensors = [torch.from_numpy(x) for x in (student, teacher, centers)]
     for term, value in ours.items():
