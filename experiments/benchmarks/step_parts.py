@@ -277,6 +277,7 @@ def _looping(
                 steps=end,
                 evaluate_every=steps,
                 evaluate=lambda _: {"accuracy": 0.0},
+                result="accuracy",
                 best="accuracy",
                 learning_rate=lambda _: 0.0,
                 checkpoints=cast(Checkpoints, _Unsaved()),

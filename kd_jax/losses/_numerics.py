@@ -1,4 +1,8 @@
-"""Shared helpers: dtypes, checks, masks, and distances with finite gradients."""
+"""Shared helpers: dtypes, checks, masks, and distances with finite gradients.
+
+Each comparison selects the special case (such as `x <= 0`), not the usual one (`x > 0`). NaN is in
+no comparison, so it takes the usual path and reaches the loss.
+"""
 
 from collections.abc import Sequence
 
@@ -173,16 +177,24 @@ def distinct_pairs(mask: jax.Array) -> jax.Array:
 
 
 def safe_root(x: jax.Array) -> jax.Array:
-    """Computes the square root, with gradient 0 at 0."""
-    positive = x > 0
+    """Computes the square root, with gradient 0 at 0. Negative numbers, from rounding, become 0."""
+    zero = x <= 0
     # The inner `where` keeps the infinite slope out of the backward pass: 0 * inf is NaN.
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
 
 
 def safe_reciprocal(x: jax.Array) -> jax.Array:
-    """Computes 1 / x for positive x. Returns 0 with gradient 0 elsewhere and if 1 / x overflows."""
-    positive = x >= 2 * jnp.finfo(x.dtype).tiny
-    return jnp.where(positive, 1 / jnp.where(positive, x, 1), 0)
+    """Computes 1 / x. Returns 0 with gradient 0 if x is not positive or if 1 / x overflows."""
+    zero = x < 2 * jnp.finfo(x.dtype).tiny
+    return jnp.where(zero, 0, 1 / jnp.where(zero, 1, x))
+
+
+def nan_unless_finite(x: jax.Array) -> jax.Array:
+    """Returns 0 for finite numbers, and NaN for NaN and infinity, without a gradient.
+
+    Add it to a result that does not depend on the size of huge numbers, such as a sign.
+    """
+    return 0 * jax.lax.stop_gradient(x)
 
 
 def difference(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -191,9 +203,11 @@ def difference(x: jax.Array, y: jax.Array) -> jax.Array:
     Use it before a function that has no slope at 0, such as a norm. The compiler may round only one
     of two equal expressions, and their tiny difference would then get a large gradient.
     """
-    gap = x - y
-    noise = 8 * jnp.finfo(x.dtype).eps * jnp.maximum(jnp.abs(x), jnp.abs(y))
-    return jnp.where(jnp.abs(gap) > jax.lax.stop_gradient(noise), gap, 0)
+    gap, info = x - y, jnp.finfo(x.dtype)
+    noise = 8 * info.eps * jnp.maximum(jnp.abs(x), jnp.abs(y))
+    # An infinite gap is above each finite bound, so it is not within the rounding error.
+    noise = jax.lax.stop_gradient(jnp.minimum(noise, info.max))
+    return jnp.where(jnp.abs(gap) <= noise, 0, gap)
 
 
 def absolute(x: jax.Array) -> jax.Array:
@@ -211,7 +225,8 @@ def huber(gap: jax.Array, delta: ArrayLike = 1.0) -> jax.Array:
 def unit_rows(x: jax.Array, axis: int | tuple[int, ...] = -1) -> jax.Array:
     """Normalizes to unit length, x / ||x||_2 along the axes; zeros stay 0 with gradient 0.
 
-    In float32, the absolute values may range from 1e-37 to 1e37.
+    In float32, the absolute values may range from 1e-37 to 1e37. A row with an infinite number has
+    no direction: it becomes NaN, like a row with NaN.
     """
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis, keepdims=True, initial=0))
     x = x * safe_reciprocal(largest)  # squares of tiny and huge x would leave the range of float32
@@ -237,7 +252,8 @@ def squared_distances(x: jax.Array, y: jax.Array | None = None) -> jax.Array:
     Without y, the distances are those between the rows of x. They come from the product x y^T, not
     from differences [N, M, D]: subtract a common center from x and y first. A squared distance
     within the rounding error of |x|^2 + |y|^2 becomes 0. In float32, these are distances below
-    0.3 % of the length of the rows.
+    0.3 % of the length of the rows. Distances from a row whose squared length is not finite are
+    infinite or NaN.
     """
     if y is None:
         y, products = x, gram(x)
@@ -246,7 +262,9 @@ def squared_distances(x: jax.Array, y: jax.Array | None = None) -> jax.Array:
     squares = (x * x).sum(1)[:, None] + (y * y).sum(1)[None]
     distances = squares - 2 * products
     info = jnp.finfo(x.dtype)
-    return jnp.where(distances > jnp.maximum(_NOISE * info.eps * squares, info.tiny), distances, 0)
+    # An infinite distance is above each finite bound.
+    noise = jnp.clip(_NOISE * info.eps * squares, info.tiny, info.max)
+    return jnp.where(distances <= noise, 0, distances)
 
 
 def reduce_tuples(

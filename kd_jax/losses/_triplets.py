@@ -82,7 +82,10 @@ def _value_and_gradients(
 
 
 def _sides(squares: jax.Array) -> _Sides:
-    return squares / 2, _numerics.safe_reciprocal(_numerics.safe_root(squares))
+    inverse = _numerics.safe_reciprocal(_numerics.safe_root(squares))
+    # The product of the inverses of two huge distances would underflow to 0.
+    huge = squares > jnp.finfo(squares.dtype).max / 4
+    return squares / 2, jnp.where(huge, jnp.nan, inverse)
 
 
 def _cpu_chunk(n: int) -> int:

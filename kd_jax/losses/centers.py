@@ -49,16 +49,16 @@ def class_centers(
         [2.0, 0.0, 1.0]
     """
     (features,) = _numerics.upcast(features)
+    labels = _numerics.as_labels(labels, features)
+    mask = _numerics.as_mask(where, features) & (labels >= 0) & (labels < num_classes)
+    features = _numerics.keep_rows(features, mask)
     if normalize:
         features = _numerics.unit_rows(features)
-    labels = _numerics.as_labels(labels, features)
-    mask = _numerics.as_mask(where, features)
     features, labels, mask = (_numerics.gather_rows(x, axis_name) for x in (features, labels, mask))
-    mask &= (labels >= 0) & (labels < num_classes)
     # Segment `num_classes` does not exist, so these rows are dropped.
     segments = jnp.where(mask, labels, num_classes)
     counts = jax.ops.segment_sum(mask.astype(features.dtype), segments, num_classes)
-    sums = jax.ops.segment_sum(_numerics.keep_rows(features, mask), segments, num_classes)
+    sums = jax.ops.segment_sum(features, segments, num_classes)
     counts, sums = (_numerics.replicated(x, axis_name) for x in (counts, sums))
     return sums / jnp.maximum(counts, 1)[:, None], counts
 

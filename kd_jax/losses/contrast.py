@@ -217,7 +217,7 @@ def contrastive_representation(
     sides = (student, memory.teacher), (teacher, memory.student)
     scores = [_scores(x, bank, columns, temperature) for x, bank in sides]
     fresh = jnp.stack([_partition(x, len(memory.student), mask, axis_name) for x in scores])
-    partition = jnp.where(partition > 0, partition, fresh.astype(partition.dtype))
+    partition = jnp.where(partition <= 0, fresh.astype(partition.dtype), partition)
     share = negatives.shape[1] / len(memory.student)
     by_student, by_teacher = (
         _against_noise(x, jnp.log(z.astype(x.dtype)), share)
@@ -259,6 +259,7 @@ def _in_memory(
 def _scores(x: jax.Array, bank: jax.Array, columns: jax.Array, temperature: jax.Array) -> jax.Array:
     """Computes x . m / T [N, 1 + K] with the rows m of the bank that `columns` names."""
     bank = jax.lax.stop_gradient(bank).astype(x.dtype)
+    x += _numerics.nan_unless_finite(x)  # an infinite score may have the loss 0
     every = jnp.matmul(x, bank.T, precision=_numerics.HIGHEST)
     return jnp.take_along_axis(every, columns, axis=1) / temperature
 

@@ -90,6 +90,9 @@ def mk_mmd(
     if isinstance(variance, str):
         variance = _mean_square(variance, within, across, n, m)
     variance = jax.lax.stop_gradient(_numerics.as_scalar(variance, x, "variance"))
+    # Above this limit, a rate would underflow to 0, and its kernel would be 1 for all pairs.
+    limit = jnp.finfo(x.dtype).max / (8 * max(multipliers))
+    variance = jnp.where(variance > limit, jnp.nan, variance)
     rates = [-_numerics.safe_reciprocal(2 * factor * variance) for factor in multipliers]
 
     # A constant subtracted from the kernel cancels in the loss, and most rounding errors with it.

@@ -104,7 +104,7 @@ def activation_boundary(
 
     The loss is 3 / 1000 times the sum, over positions and channels, of (s + m)^2 if t <= 0 and
     s > -m, and of (s - m)^2 if t > 0 and s <= m. The factor is that of RepDistiller; the paper has
-    none.
+    none. An image with NaN or infinity in s or t has the loss NaN.
 
     Args:
         student: maps [N, H, W, C] before the activation, mapped to the teacher's channels.
@@ -125,6 +125,8 @@ def activation_boundary(
     student, teacher = _numerics.as_maps(student, teacher, same_channels=True)
     margin = _numerics.as_scalar(margin, student, "margin")
     short = jnp.where(teacher > 0, margin - student, student + margin)
+    # A hinge and a sign are finite for infinite numbers, and the sign also for NaN.
+    short += _numerics.nan_unless_finite(student) + _numerics.nan_unless_finite(teacher)
     return 0.003 * jnp.square(jnp.maximum(short, 0)).sum((1, 2, 3))
 
 

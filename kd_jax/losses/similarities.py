@@ -106,6 +106,7 @@ def probabilistic_transfer(
 
     def probabilities(features: jax.Array) -> jax.Array:
         norms = _numerics.safe_root(jnp.square(features).sum(1, keepdims=True))
+        norms += _numerics.nan_unless_finite(norms)  # an overflow would make all cosines 0
         similarities = (1 + _numerics.gram(features / (norms + epsilon))) / 2
         # Rounding may make a cosine less than -1.
         similarities = jnp.where(both, jnp.maximum(similarities, 0), 0)

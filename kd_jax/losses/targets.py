@@ -93,7 +93,7 @@ def soft_target_cross_entropy(
     """
     student, teacher, _ = _softened(student_logits, teacher_logits, temperature)
     p = jnp.exp(teacher)
-    return -(p * jnp.where(p > 0, student, 0)).sum(1)
+    return -(p * jnp.where(p == 0, 0, student)).sum(1)
 
 
 def decoupled_kd(
@@ -151,11 +151,11 @@ def decoupled_kd(
         """Returns log(1 - p_y), and the log predictions among the other classes."""
         scores = jnp.where(others, scores, -jnp.inf)
         largest = jax.lax.stop_gradient(scores.max(1, keepdims=True, initial=-jnp.inf))
-        largest = jnp.where(largest > -jnp.inf, largest, 0)
+        largest = jnp.where(largest == -jnp.inf, 0, largest)
         total = jnp.exp(scores - largest).sum(1, keepdims=True)
         # The gradient of `logsumexp` is not finite if all other classes have probability 0.
-        rest = largest + jnp.log(jnp.where(total > 0, total, 1))
-        return jnp.where(total > 0, rest, -jnp.inf), scores - rest
+        rest = largest + jnp.log(jnp.where(total == 0, 1, total))
+        return jnp.where(total == 0, -jnp.inf, rest), scores - rest
 
     (student_rest, student_others), (teacher_rest, teacher_others) = split(student), split(teacher)
     own = [_numerics.of_class(scores, labels) for scores in (student, teacher)]
@@ -180,7 +180,7 @@ def _softened(
 def _divergence(log_q: jax.Array, log_p: jax.Array) -> jax.Array:
     """Computes KL(p || q) of each row from the logarithms."""
     p, q = jnp.exp(log_p), jnp.exp(log_q)
-    seen = p > 0
+    seen = p != 0  # also for NaN
     # Both logarithms are replaced before the product: 0 * -inf is NaN, and so is its gradient.
     ratio = jnp.where(seen, log_p, 0) - jnp.where(seen, log_q, 0)
     # q - p sums to 0, so it may be added. Each term is then about the square of a small log ratio.

@@ -46,10 +46,12 @@ def _unit(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
     squares = (x * x).sum(axis, keepdims=True)
     info = jnp.finfo(x.dtype)
     # In smaller sums, some terms have underflowed.
-    positive = squares >= info.tiny / info.eps
+    zero = squares < info.tiny / info.eps  # False for NaN, which stays NaN
     # The inner `where` keeps infinite slopes out of the backward pass, which multiplies them by 0.
-    norms = jnp.sqrt(jnp.where(positive, squares, 1))
-    return jnp.where(positive, x / norms, 0), jnp.where(positive, norms, 0)
+    norms = jnp.sqrt(jnp.where(zero, 1, squares))
+    # An overflow would give the direction 0.
+    directions = jnp.where(jnp.isinf(norms), jnp.nan, x / norms)
+    return jnp.where(zero, 0, directions), jnp.where(zero, 0, norms)
 
 
 def check_head(head: str, scale: float | None) -> None:

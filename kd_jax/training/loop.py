@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kd_jax.core.devices import any_process
 from kd_jax.core.errors import UsageError, check_choice
 from kd_jax.core.stop import Stopped, StopSignal
 from kd_jax.data import BatchOrder, Loader
+from kd_jax.data.loaders import Rows
 from kd_jax.training.checkpoints import Checkpoints
 from kd_jax.training.execution import RunSteps, chunk, fused_steps
 from kd_jax.training.log import MetricsLog, ProgressLine
@@ -21,6 +23,18 @@ from kd_jax.training.state import TrainState
 PyTree = Any
 Pending = collections.deque[tuple[int, dict[str, jax.Array]]]
 """Last step and metrics of the calls whose metrics are still on the devices."""
+FrozenOutputs = Callable[
+    [Mapping[str, PyTree], Mapping[str, jax.Array], Rows], Mapping[str, PyTree]
+]
+"""`(frozen, images, rows) -> outputs by role`; see `Loop.frozen_outputs`."""
+
+
+class _NotFiniteError(Exception):
+    """A metric that is NaN or infinite: its name, its value and its step."""
+
+    def __init__(self, name: str, value: float, step: int):
+        super().__init__(name, value, step)
+        self.name, self.value, self.step = name, value, step
 
 
 @dataclasses.dataclass
@@ -77,6 +91,7 @@ class Loop:
         steps: number of steps of the stage.
         evaluate_every: number of steps between evaluations. The last step is always evaluated.
         evaluate: computes the metrics of a state.
+        result: metric that describes the stage on the terminal.
         best: metric that chooses the best checkpoint; a leading `-` prefers small values.
         learning_rate: learning rate at each step, for the log.
         checkpoints: storage of the states.
@@ -85,6 +100,9 @@ class Loop:
         log: file of metrics.
         line: progress on the terminal.
         stop: request to save and end.
+        frozen_outputs: outputs of the frozen networks for one step, by role, from their variables,
+            the images on the devices and the rows `[1, N, ...]`. It is called only after a loss
+            that is not finite, to find the cause. None: only the variables are examined.
     """
 
     name: str
@@ -93,6 +111,7 @@ class Loop:
     steps: int
     evaluate_every: int
     evaluate: Callable[[TrainState], dict[str, float]]
+    result: str
     best: str
     learning_rate: Callable[[int], Any]
     checkpoints: Checkpoints
@@ -101,6 +120,7 @@ class Loop:
     log: MetricsLog
     line: ProgressLine
     stop: StopSignal
+    frozen_outputs: FrozenOutputs | None = None
 
     def run(
         self,
@@ -122,8 +142,28 @@ class Loop:
 
         Raises:
             Stopped: if asked to, after saving.
-            UsageError: if a loss is not finite.
+            UsageError: if a loss is not finite. The message names a frozen network with NaN or
+                infinity as the cause.
         """
+        try:
+            return self._run(state, frozen, loader, progress)
+        except _NotFiniteError as error:
+            advice = self._frozen_cause(error.step, frozen, loader) or (
+                f": lower stages.{self.name}.optimizers learning_rate or the term's weight"
+            )
+            raise UsageError(
+                f"Stage {self.name!r}: {error.name} became {error.value} at step {error.step} of"
+                f" {self.steps}{advice}, and start in a new --workdir."
+            ) from None
+
+    def _run(
+        self,
+        state: TrainState,
+        frozen: Mapping[str, PyTree],
+        loader: Loader,
+        progress: Progress,
+    ) -> tuple[TrainState, Progress]:
+        """Does what `run` describes, but raises `_NotFiniteError` for a loss that is not finite."""
         step = saved_step = int(state.step)
         started = saved = time.monotonic()
         before = progress.seconds
@@ -177,7 +217,7 @@ class Loop:
         while len(pending) > keep:
             last, metrics = pending.popleft()
             values: dict[str, np.ndarray] = jax.device_get(metrics)
-            self._check_finite(last, values)
+            _check_finite(last, values)
             progress.add(values)
             self.line.advance(last, len(values["loss"]), float(values["loss"][-1]))
 
@@ -185,7 +225,7 @@ class Loop:
         """Evaluates a state and records its metrics; returns its score."""
         epoch = step / self.order.steps_per_epoch
         metrics = {"step": step, "epoch": epoch, **self.evaluate(state)}
-        self._check_finite(step, {name: np.array([v]) for name, v in metrics.items()})
+        _check_finite(step, {name: np.array([v]) for name, v in metrics.items()})
         score = self._score(metrics)
         progress.record(step, metrics, score)
         self._report(progress, metrics)
@@ -214,20 +254,44 @@ class Loop:
         )
 
     def _headline(self, metrics: Mapping[str, float]) -> str:
-        """Returns the test accuracy, and the metric that chooses the best checkpoint."""
+        """Returns the result, and the metric that chooses the best checkpoint."""
         words = {"accuracy": "test accuracy"}
-        names = [name for name in ("accuracy", self.best.removeprefix("-")) if name in metrics]
+        names = [name for name in (self.result, self.best.removeprefix("-")) if name in metrics]
         return ", ".join(f"{words.get(n, n)} {metrics[n]:.4f}" for n in dict.fromkeys(names))
 
-    def _check_finite(self, last: int, metrics: Mapping[str, np.ndarray]) -> None:
-        names = sorted(metrics, key=lambda name: name == "loss")  # the term rather than the total
-        bad = np.array([~np.isfinite(metrics[name]) for name in names])
-        if bad.any():
-            first = bad.any(axis=0).argmax()
-            name = names[bad[:, first].argmax()]
-            step = last - bad.shape[1] + int(first) + 1
-            raise UsageError(
-                f"Stage {self.name!r}: {name} became {metrics[name][first]} at step {step} of"
-                f" {self.steps}: lower stages.{self.name}.optimizers learning_rate or the term's"
-                f" weight, and start in a new --workdir."
-            )
+    def _frozen_cause(self, step: int, frozen: Mapping[str, PyTree], loader: Loader) -> str | None:
+        """Returns the words that name a frozen network with NaN or infinity, or None.
+
+        It examines the variables, then the outputs for the images of the step.
+        """
+        found = _not_finite(frozen)
+        if found is None and self.frozen_outputs is not None and frozen:
+            rows = loader.steps(self.order, step - 1, 1)
+            found = _not_finite(self.frozen_outputs(frozen, loader.images, rows))
+        if found is None:
+            return None
+        role, name = found
+        return (
+            f", because the frozen network {role!r} has NaN or infinity in {name}: give"
+            f" stages.{self.name}.networks.{role} other weights or outputs"
+        )
+
+
+def _check_finite(last: int, metrics: Mapping[str, np.ndarray]) -> None:
+    """Raises `_NotFiniteError` for the first step of `[K]` whose metrics are not all finite."""
+    names = sorted(metrics, key=lambda name: name == "loss")  # the term rather than the total
+    bad = np.array([~np.isfinite(metrics[name]) for name in names])
+    if bad.any():
+        first = bad.any(axis=0).argmax()
+        name = names[bad[:, first].argmax()]
+        raise _NotFiniteError(name, metrics[name][first], last - bad.shape[1] + int(first) + 1)
+
+
+def _not_finite(trees: Mapping[str, PyTree]) -> tuple[str, str] | None:
+    """Returns the role and the name of the first array with NaN or infinity, or None."""
+    for role, tree in trees.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            inexact = jnp.issubdtype(leaf.dtype, jnp.inexact)
+            if inexact and not np.isfinite(jax.device_get(leaf)).all():
+                return role, jax.tree_util.keystr(path, simple=True, separator="/")
+    return None

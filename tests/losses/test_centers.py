@@ -3,7 +3,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from compiling import value_of
+from compiling import FAST, value_of
 
 from kd_jax.losses import center_relation, class_centers
 
@@ -47,6 +47,23 @@ def test_one_image_equals_its_own_center():
     student, teacher = features(rows=1)
     got = value_of(batch_centers)(student, teacher, np.array([4]))
     np.testing.assert_allclose(got, [((student - teacher) ** 2).sum()], rtol=1e-5)
+
+
+def test_rows_in_no_class_may_be_nan():
+    (rows, _), labels = features(rows=5, width=4), np.array([0, 1, 1, 0, -1])
+    where = np.array([True, True, True, False, True])
+
+    def total(rows):
+        centers, _ = class_centers(rows, labels, 2, normalize=True, where=where)
+        return (centers * np.float32([[1, 2, 3, 4], [4, 3, 2, 1]])).sum()
+
+    grad = jax.jit(jax.value_and_grad(total), compiler_options=FAST)
+    expected = grad(rows)
+    rows[3:] = np.nan
+    jax.tree.map(np.testing.assert_array_equal, grad(rows), expected)
+    rows[0] = np.nan
+    value, gradient = grad(rows)
+    assert np.isnan(value) and np.isnan(gradient[0]).all()
 
 
 def test_relation_does_not_depend_on_order_and_common_rotation_and_shift():

@@ -138,6 +138,20 @@ def test_masked_rows_are_left_out_and_not_stored():
     jax.tree.map(np.testing.assert_array_equal, new, memory)
 
 
+def test_infinite_embeddings_and_unknown_constants_reach_the_loss():
+    student, teacher, memory, index, negatives = official(np.float32)
+    (_, memory), _ = crd(student, teacher, memory, index, negatives)
+    constants = memory._replace(partition=np.float32([np.nan, 1]))
+    (value, new), _ = crd(student, teacher, constants, index, negatives)
+    assert np.isnan(value) and np.isnan(new.partition[0])
+    # Its own row has the score inf, the other rows have -inf: the loss would be 0.
+    signs = np.where(np.arange(IMAGES) == index[0], 1, -1)[:, None]
+    memory = memory._replace(teacher=np.float32(signs * unit(np.ones((1, 8)))))
+    student[0] = np.inf
+    (value, _), (gradient, _) = crd(student, teacher, memory, index, negatives)
+    assert np.isnan(value) and np.isnan(gradient[0]).all()
+
+
 def test_an_image_that_is_in_the_batch_twice_is_stored_once():
     student, teacher, memory, _, negatives = official(np.float32)
     index = np.array([3, 7, 3, 15])

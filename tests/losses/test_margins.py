@@ -13,17 +13,11 @@ LABELS = np.array([0, 4, 2, 2, 1], np.int32)
 
 def a_softmax(cosines, labels, **options):
     """Computes A-Softmax with embeddings of length 5."""
-    norms = jnp.full(len(cosines), 5, cosines.dtype)
-    return losses.a_softmax(cosines, norms, labels, **options)
+    return losses.a_softmax(cosines, jnp.full(len(cosines), 5, cosines.dtype), labels, **options)
 
 
-LOSSES = {
-    "normalized_softmax": losses.normalized_softmax,
-    "cosface": losses.cosface,
-    "arcface": losses.arcface,
-    "sphereface_r": losses.sphereface_r,
-    "a_softmax": a_softmax,
-}
+OTHERS = losses.normalized_softmax, losses.cosface, losses.arcface, losses.sphereface_r
+LOSSES = {loss.__name__: loss for loss in (*OTHERS, a_softmax)}
 
 
 def both(name, cosines, labels, **options):
@@ -246,6 +240,14 @@ def test_labels_outside_the_classes_give_nan_and_no_gradient():
         np.testing.assert_array_equal(np.isnan(loss), labels != np.clip(labels, 0, 5))
         assert np.isfinite(gradient).all() and not gradient[:2].any()
         np.testing.assert_allclose(loss[2:], expected[name][0][2:], rtol=1e-6)
+
+
+def test_nan_and_infinity_reach_the_loss_and_the_gradient():
+    cosines = np.float32(random_cosines())
+    cosines[0, LABELS[0]], cosines[1, 0], cosines[2, LABELS[2]] = np.nan, np.nan, np.inf
+    for name, (loss, gradient) in every(cosines, LABELS).items():
+        finite = np.isfinite([loss, gradient.sum(1)])
+        np.testing.assert_array_equal(finite, [[0, 0, 0, 1, 1]] * 2, err_msg=name)
 
 
 @pytest.mark.parametrize("name", ["cosface", "arcface", "sphereface_r", "a_softmax"])

@@ -1,10 +1,12 @@
 """Precision of all losses on difficult batches.
 
 Values and gradients in float32 must be finite and close to those of the same function in float64.
-Other files compare the functions with formulas and with official code.
+If the input has NaN or infinity, they must not be finite. Other files compare the functions with
+formulas and with official code.
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -118,6 +120,60 @@ def test_float32_agrees_with_float64(name):
         value, gradients = compiled(name)(*inputs)
         assert [x.dtype for x in (value, *gradients)] == [jnp.float32] * 3
         check_near(name, batch, (value, gradients), exact(name, *inputs), inputs)
+
+
+def poisoned(name, network, number, entries):
+    """Returns an example with a number in some entries of image 2 of the student or the teacher."""
+    inputs = example(KINDS[name])
+    inputs[network][2].reshape(-1)[entries] = number
+    return inputs
+
+
+def reached(name, network, number):
+    """Returns the networks whose gradients cannot be finite."""
+    match name:
+        case "feature_l1":  # the slope is a sign
+            return [0, 1] if np.isnan(number) else []
+        case "contrastive_representation":  # each network has one side of the loss
+            return [network]
+        case "cross_entropy" | "activation_boundary":  # the teacher has no gradient
+            return [0]
+    return [0, 1]
+
+
+# One number, and all numbers of an image. A single logit of -inf is a class with probability 0.
+NOT_FINITE = [(np.nan, 5), (np.inf, 5), (np.nan, slice(None)), (-np.inf, slice(None))]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_nan_and_infinity_reach_the_loss_and_the_gradients(name):
+    clean = example(KINDS[name])
+    masked = clean[2] | {"where": np.arange(IMAGES) != 2}
+    expected = compiled(name)(*clean[:2], masked) if name in MASKED else None
+    for network in range(1 if name == "cross_entropy" else 2):
+        for number, entries in NOT_FINITE:
+            student, teacher, others = poisoned(name, network, number, entries)
+            value, gradients = compiled(name)(student, teacher, others)
+            case = network, number, entries
+            assert not np.isfinite(value), case
+            for i in reached(name, network, number):
+                assert not np.isfinite(gradients[i][2 if expected is None else ...]).all(), case
+            if expected is None:  # the other images have losses without NaN
+                assert all(np.isfinite(np.delete(x, 2, 0)).all() for x in gradients), case
+            else:
+                got = compiled(name)(student, teacher, masked)
+                jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_values_that_overflow_are_not_finite(name):
+    # The squares of 1e30 overflow. Those of 1e19 do not, but sums and products of them do.
+    for network, number in itertools.product(range(2), (1e19, 1e30)):
+        inputs = poisoned(name, network, number, 5)
+        value, _ = compiled(name)(*inputs)
+        if np.isfinite(value):
+            expected, _ = exact(name, *inputs)
+            np.testing.assert_allclose(value, expected, rtol=1e-5, atol=CANCELLING.get(name, 0))
 
 
 def bfloat16(inputs):

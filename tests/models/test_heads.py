@@ -68,6 +68,16 @@ def test_rows_and_columns_of_any_size_are_finite(size):
         np.testing.assert_allclose(cosines, plain, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_a_row_without_direction_has_no_cosines(value):
+    """1e30 squared is infinity in float32."""
+    x = np.ones((2, 4), np.float32)
+    x[1, 2] = value
+    cosines, _ = cosines_of(np.ones((4, 3), np.float32), jnp.asarray(x))
+    assert np.isfinite(cosines[0]).all()
+    assert np.isnan(cosines[1]).all()
+
+
 def test_bfloat16_embeddings_are_computed_in_float32():
     kernel, x, _ = example()
     rounded = jnp.asarray(x, jnp.bfloat16)

@@ -78,6 +78,7 @@ def make_loop(tmp_path, monkeypatch):
             "steps": 9,
             "evaluate_every": 4,
             "evaluate": lambda state: {"accuracy": values[int(state.step)], "error": 1.0},
+            "result": "accuracy",
             "best": "accuracy",
             "learning_rate": lambda step: 0.1 * step,
             "checkpoints": Saves(),
@@ -96,7 +97,7 @@ def begin():
     return TrainState(jnp.zeros((), jnp.int32), {}, {}, {}, {})
 
 
-def run(loop, state=None, progress=None):
+def run(loop, state=None, progress=None, frozen=None):
     loader = SimpleNamespace(
         images={},
         max_steps=lambda order: 100,
@@ -104,7 +105,7 @@ def run(loop, state=None, progress=None):
             "index": np.stack([order(i) for i in range(step, step + count)])
         },
     )
-    return loop.run(state or begin(), {}, loader, progress or Progress())
+    return loop.run(state or begin(), frozen or {}, loader, progress or Progress())
 
 
 def log(tmp_path):
@@ -185,6 +186,31 @@ def test_a_loss_that_is_not_finite_names_the_first_step_and_the_term(make_loop, 
     with pytest.raises(UsageError, match=rf"Stage 'student': {says}: lower stages\.student\.opt"):
         run(loop)
     assert loop.checkpoints.states == {}
+
+
+CAUSE = ", because the frozen network 'teacher' has NaN or infinity in"
+
+
+@pytest.mark.parametrize(
+    ("weight", "logit", "says"),
+    [
+        (np.nan, 1, f"{CAUSE} params/bias: give stages\\.student\\.networks\\.teacher other"),
+        (1, np.inf, f"{CAUSE} logits: give"),
+        (1, 1, ": lower stages"),
+    ],
+)
+def test_a_loss_that_is_not_finite_names_the_frozen_network(make_loop, weight, logit, says):
+    def poisoned(state, frozen, images, rows):
+        return state.replace(step=state.step + 2), {"loss": np.array([1, np.nan], np.float32)}
+
+    def outputs(frozen, images, rows):
+        np.testing.assert_array_equal(rows["index"], [ORDER(1)])  # the batch of step 2
+        return {"teacher": {"logits": np.array([[1, logit]], np.float32)}}
+
+    variables = {"params": {"bias": jnp.array([1, weight], jnp.bfloat16)}, "seen": jnp.array(3)}
+    loop = make_loop(run_steps=poisoned, evaluate_every=2, frozen_outputs=outputs)
+    with pytest.raises(UsageError, match=f"Stage 'student': loss became nan at step 2 of 9{says}"):
+        run(loop, frozen={"teacher": variables})
 
 
 def test_a_metric_that_is_not_finite_is_refused(make_loop):
