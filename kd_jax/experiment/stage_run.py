@@ -12,13 +12,15 @@ from etils import epath
 from kd_jax.core.devices import place, replicated, split
 from kd_jax.core.errors import UsageError
 from kd_jax.core.files import differences
+from kd_jax.core.hashing import content_hash
 from kd_jax.core.stop import StopSignal
 from kd_jax.data import Loader, batch_of
+from kd_jax.data.loaders import Rows
 from kd_jax.experiment import report
 from kd_jax.experiment.plan import Plan
 from kd_jax.experiment.stage_metrics import StageMetrics
 from kd_jax.pretrained.info import RECORDED
-from kd_jax.pretrained.weights import content_hash, read_adapters
+from kd_jax.pretrained.weights import read_adapters
 from kd_jax.training import (
     TrainState,
     dataset_statistics,
@@ -32,6 +34,13 @@ from kd_jax.training.log import MetricsLog, ProgressLine
 from kd_jax.training.loop import Loop, Progress
 
 PyTree = Any
+FLAGS = (
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_enable_x64",
+    "jax_threefry_partitionable",
+)
+"""Settings of JAX that change the numbers: a run resumes only with the same values."""
 
 
 class StageRun:
@@ -88,6 +97,7 @@ class StageRun:
         meta = {
             "networks": {role: dataclasses.asdict(info) for role, info in infos.items()},
             "weights": provenance,
+            "flags": {name: str(getattr(jax.config, name)) for name in FLAGS},
             **{f"{split}_images": hash for split, hash in fingerprints.items()},
         }
         if self._adapters:
@@ -98,32 +108,53 @@ class StageRun:
         self, loaded: Mapping[str, PyTree], checkpoints: Checkpoints, meta: Any
     ) -> tuple[TrainState, Progress]:
         """Returns the first state of this process: the newest checkpoint's, or a fresh one."""
-        stage, whole = self._stage, replicated(self._plan.mesh)
-        frozen = {role: loaded[role] for role in stage.frozen}
-        trained = {role: loaded[role] for role in stage.trained if role in loaded}
-        example, adapters = self._plan.example(), self._adapters
-        shapes = statistics_shapes(stage, frozen, example)
-
-        def fresh(frozen, trained, statistics, adapters):
-            return init_state(
-                stage, example, frozen, trained=trained, statistics=statistics, adapters=adapters
-            )
-
         if checkpoints.latest is None:
-            statistics: PyTree = {}
-            if jax.tree.leaves(shapes):
-                statistics = dataset_statistics(stage, frozen, self._batches(), self._plan.mesh)
-            make = jax.jit(fresh, out_shardings=whole)
-            return make(frozen, trained, statistics, adapters), Progress()
+            return self._first_state(loaded), Progress()
         stored = checkpoints.read_json(checkpoints.latest, "meta")
         if changes := differences(_comparable(stored), _comparable(meta)):
             raise UsageError(
                 f"Stage {self._name!r} began under other conditions: {'; '.join(changes)}; restore"
                 f" them, or delete {self._path} to train the stage again."
             )
-        template = jax.eval_shape(fresh, frozen, trained, shapes, adapters)
-        state, progress = checkpoints.restore(template, whole)
+        frozen, trained = self._parts(loaded)
+        shapes = statistics_shapes(self._stage, frozen, self._plan.example())
+        template = jax.eval_shape(self._init, frozen, trained, shapes, self._adapters)
+        state, progress = checkpoints.restore(template, replicated(self._plan.mesh))
         return state, Progress(**progress)
+
+    def begin(self) -> tuple[TrainState, dict[str, PyTree]]:
+        """Returns the first state of the training, and the variables of the frozen networks."""
+        loaded, _ = self._loaded()
+        return self._first_state(loaded), self._parts(loaded)[0]
+
+    def _parts(self, loaded: Mapping[str, PyTree]) -> tuple[dict[str, PyTree], dict[str, PyTree]]:
+        """Returns the variables of the frozen networks, and the first ones of trained networks."""
+        frozen = {role: loaded[role] for role in self._stage.frozen}
+        return frozen, {role: loaded[role] for role in self._stage.trained if role in loaded}
+
+    def _init(
+        self,
+        frozen: Mapping[str, PyTree],
+        trained: Mapping[str, PyTree],
+        statistics: PyTree,
+        adapters: Mapping[str, PyTree],
+    ) -> TrainState:
+        return init_state(
+            self._stage,
+            self._plan.example(),
+            frozen,
+            trained=trained,
+            statistics=statistics,
+            adapters=adapters,
+        )
+
+    def _first_state(self, loaded: Mapping[str, PyTree]) -> TrainState:
+        frozen, trained = self._parts(loaded)
+        statistics: PyTree = {}
+        if jax.tree.leaves(statistics_shapes(self._stage, frozen, self._plan.example())):
+            statistics = dataset_statistics(self._stage, frozen, self._batches(), self._plan.mesh)
+        make = jax.jit(self._init, out_shardings=replicated(self._plan.mesh))
+        return make(frozen, trained, statistics, self._adapters)
 
     def _batches(self) -> Iterator[Mapping[str, jax.Array]]:
         """Yields the training set once, on the devices, without augmentation."""
@@ -132,6 +163,22 @@ class StageRun:
         for rows in loader.batches(self._plan.spec.data.eval_batch_size):
             placed = {name: place(array, batches) for name, array in rows.items()}
             yield gather(loader.images, placed)
+
+    def _frozen_outputs(
+        self,
+        frozen: Mapping[str, PyTree],
+        images: Mapping[str, jax.Array],
+        rows: Rows,
+    ) -> dict[str, PyTree]:
+        """Returns the outputs of the frozen networks for the rows `[1, N, ...]`, by role."""
+
+        def outputs(frozen, images, rows):
+            batch = batch_of(images, rows)
+            return self._stage.outputs(frozen, batch["image"], batch["index"])
+
+        mesh = self._plan.mesh
+        placed = {name: place(array[0], split(mesh)) for name, array in rows.items()}
+        return jax.jit(outputs, out_shardings=replicated(mesh))(frozen, images, placed)
 
     def run(self, stop: StopSignal) -> dict[str, Any]:
         """Trains the stage, or resumes it.
@@ -171,6 +218,7 @@ class StageRun:
                 steps=steps,
                 evaluate_every=max(1, round(min(spec.evaluate_every, spec.epochs) * epoch)),
                 evaluate=functools.partial(metrics, frozen=frozen),
+                result=metrics.result,
                 best=metrics.best,
                 learning_rate=optimizer.rate(steps, epoch),
                 checkpoints=checkpoints,
@@ -179,6 +227,7 @@ class StageRun:
                 log=log,
                 line=line,
                 stop=stop,
+                frozen_outputs=self._frozen_outputs,
             )
             del loaded  # first weights of trained networks; the state has its own
             state, progress = loop.run(state, frozen, self._loader("train"), progress)
@@ -188,6 +237,7 @@ class StageRun:
             "network": self._plan.roles.info(self._name, main).name,
             "resolution": self._plan.roles.info(self._name, main).size[0],
             "params": sum(leaf.size for leaf in jax.tree.leaves(state.params[main])),
+            "result": metrics.result,
             "metric": metrics.best,
             "last": progress.last,
             "best": progress.best,

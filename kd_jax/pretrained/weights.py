@@ -1,18 +1,18 @@
 """Networks of finished stages: finding and reading them."""
 
 import dataclasses
-import hashlib
+import json
 from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from etils import epath
 from jax.sharding import Sharding, SingleDeviceSharding
 
 from kd_jax.core.errors import UsageError, check_choice, choices
 from kd_jax.core.files import PathLike, absolute_path
+from kd_jax.core.hashing import content_hash
 from kd_jax.data.preprocessing import Views
 from kd_jax.models import Outputs
 from kd_jax.pretrained.info import NetworkInfo
@@ -62,10 +62,15 @@ class Weights:
                 f"{key} = {str(folder)!r} is no finished stage: name an earlier stage of the"
                 f" pipeline, or the folder of a stage that ran to its end (it holds {FINISHED})."
             )
+        ended = _ended(folder, which, key)
         with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
             step = checkpoints.latest if which == "last" else checkpoints.best
-            if step is None:
-                raise UsageError(f"{key} = {str(folder)!r} holds no checkpoints: run it again.")
+            if step is None or step != ended:
+                found = "is missing" if step is None else f"is of step {step}"
+                raise UsageError(
+                    f"{key} = {str(folder)!r} ended with step {ended} as its {which} checkpoint,"
+                    f" which {found}: delete the folder and train or import the stage again."
+                )
             networks = checkpoints.read_json(step, "meta")["networks"]
         if role is None:
             role = "student" if "student" in networks else next(iter(networks))
@@ -89,18 +94,7 @@ class Weights:
         """
         with Checkpoints(self.folder / "checkpoints", read_only=True) as checkpoints:
             stored = checkpoints.restore_stored(self.step, f"network_{self.role}", sharding)
-        if HEAD not in fresh["params"] or HEAD not in stored["params"]:
-            raise UsageError(
-                f"init_head = False needs networks whose classifier is called {HEAD!r}, but"
-                f" {self.info.name!r} has none: set init_head = True."
-            )
-        variables = {**stored, "params": {**stored["params"], HEAD: fresh["params"][HEAD]}}
-        if jax.tree.map(jnp.shape, variables) != jax.tree.map(jnp.shape, fresh):
-            raise UsageError(
-                f"{str(self.folder)!r} differs from this network in more than the classifier: use"
-                " the same architecture and options."
-            )
-        return variables
+        return with_head(stored, fresh, self.info.name, self.folder)
 
     def provenance(self, variables: PyTree, workdir: epath.Path) -> dict[str, Any]:
         """Returns the JSON by which a resumed run recognizes these weights."""
@@ -112,6 +106,44 @@ class Weights:
             "step": self.step,
             "hash": content_hash(variables),
         }
+
+
+def _ended(folder: epath.Path, which: str, key: str) -> int:
+    """Returns the step of the last or the best checkpoint of a finished stage."""
+    try:
+        step: int = json.loads((folder / FINISHED).read_text())[which]["step"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{key} = {str(folder)!r} has a damaged {FINISHED} ({error!r}): delete the folder and"
+            " train or import the stage again."
+        ) from error
+    return step
+
+
+def with_head(stored: PyTree, fresh: PyTree, network: str, path: PathLike) -> PyTree:
+    """Returns stored variables with the classifier of others.
+
+    Args:
+        stored: the variables; they may have no classifier.
+        fresh: variables with the classifier.
+        network: name of the network, for errors.
+        path: folder or file of the stored variables, for errors.
+
+    Raises:
+        UsageError: if the network has no classifier of the usual name, or other parts differ.
+    """
+    if HEAD not in fresh.get("params", {}):
+        raise UsageError(
+            f"init_head = False needs networks whose classifier is called {HEAD!r}, but"
+            f" {network!r} has none: set init_head = True."
+        )
+    variables = {**stored, "params": {**stored.get("params", {}), HEAD: fresh["params"][HEAD]}}
+    if jax.tree.map(jnp.shape, variables) != jax.tree.map(jnp.shape, fresh):
+        raise UsageError(
+            f"{str(path)!r} differs from this network in more than the classifier: use"
+            " the same architecture and options."
+        )
+    return variables
 
 
 def read_adapters(folder: epath.Path, key: str, sharding: Sharding) -> dict[str, PyTree]:
@@ -192,13 +224,3 @@ def load(
     shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), view)
     variables = weights.read(shapes, SingleDeviceSharding(jax.devices()[0]))
     return Trained(network, variables, Views({"student": info.view}, filter=info.filter), info)
-
-
-def content_hash(tree: PyTree) -> str:
-    """Returns a hash of all arrays of a tree, with their names."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-        digest.update(array.view(np.uint8).data)
-    return digest.hexdigest()

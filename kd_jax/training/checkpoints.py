@@ -13,6 +13,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from kd_jax.core.errors import UsageError
 from kd_jax.core.files import PathLike, absolute_path
+from kd_jax.core.hashing import content_hash, json_hash
 from kd_jax.training.state import ADAPTERS, TrainState
 
 PyTree = Any
@@ -20,6 +21,8 @@ WORST = -sys.float_info.max
 """Score of a checkpoint that was not evaluated.
 
 It is finite, because one NaN makes Orbax delete the best checkpoint."""
+_HASHES = "hashes"
+"""Item with the content hash of every other item. Orbax guards its index, but not the values."""
 
 
 def _items(state: TrainState) -> dict[str, PyTree]:
@@ -63,9 +66,9 @@ class Checkpoints:
 
         Args:
             directory: the folder.
-            read_only: change nothing in the folder.
+            read_only: change nothing in the folder, which is that of a finished stage.
         """
-        self.directory = absolute_path(directory)
+        self.directory, self._finished = absolute_path(directory), read_only
         keep = [policies.LatestN(2), policies.BestN(get_metric_fn=_score, n=1)]
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(keep),
@@ -75,10 +78,11 @@ class Checkpoints:
         try:
             with _quiet():
                 self._manager = ocp.CheckpointManager(self.directory, options=options)
-        except ValueError as error:
+        except Exception as error:  # broken files raise any exception
+            remedy = "the one of the greatest step is damaged, delete its folder to resume from the"
+            remedy = self._train_again() if read_only else f"{remedy} one before"
             raise UsageError(
-                f"The checkpoints in {self.directory} cannot be read ({error}): the one of the"
-                " greatest step is damaged, delete its folder to resume from the one before."
+                f"The checkpoints in {self.directory} cannot be read ({_reason(error)}): {remedy}."
             ) from error
 
     def __enter__(self):
@@ -109,14 +113,17 @@ class Checkpoints:
             score: number that chooses the best checkpoint, the greatest; None if the state was not
                 evaluated.
         """
-        step = int(state.step)
-        arrays = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
+        step, items = int(state.step), _items(state)
+        arrays = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        texts = {"progress": dict(progress), "meta": dict(meta)}
+        hashes = {name: content_hash(tree) for name, tree in items.items()}
+        hashes |= {name: json_hash(value) for name, value in texts.items()}
         saved = self._manager.save(
             step,
             args=ocp.args.Composite(
                 **arrays,
-                progress=ocp.args.JsonSave(dict(progress)),
-                meta=ocp.args.JsonSave(dict(meta)),
+                **{name: ocp.args.JsonSave(value) for name, value in texts.items()},
+                **{_HASHES: ocp.args.JsonSave(hashes)},
             ),
             metrics={"score": WORST if score is None else float(score)},
             force=True,
@@ -172,23 +179,35 @@ class Checkpoints:
         """Returns the tree of an item, with shape and dtype of every array."""
         try:
             return ocp.StandardCheckpointHandler().metadata(self.directory / str(step) / item).tree
-        except (OSError, ValueError) as error:
-            raise self._damaged(step, error) from error
+        except Exception as error:  # broken files raise any exception
+            raise self._damaged(step, _reason(error)) from error
 
     def _restore(self, step: int, items: Mapping[str, Any]) -> dict[str, Any]:
+        """Reads items and compares their content hashes."""
+        guarded = (self.directory / str(step) / _HASHES).exists()  # not in version 0.1
+        asked = {**items, **({_HASHES: ocp.args.JsonRestore()} if guarded else {})}
         try:
-            return dict(self._manager.restore(step, args=ocp.args.Composite(**items)).items())
+            found = dict(self._manager.restore(step, args=ocp.args.Composite(**asked)).items())
+            hashes = found.pop(_HASHES, {})
+            for name in items if guarded else ():
+                text = isinstance(items[name], ocp.args.JsonRestore)
+                if hashes[name] != (json_hash if text else content_hash)(found[name]):
+                    raise ValueError(f"the stored values of {name} have changed")
         except Exception as error:  # Orbax and TensorStore raise any exception on broken files
-            raise self._damaged(step, error) from error
+            raise self._damaged(step, _reason(error)) from error
+        return found
 
-    def _damaged(self, step: int, error: Exception) -> UsageError:
+    def _damaged(self, step: int, reason: str) -> UsageError:
         older = [s for s in self._manager.all_steps() if s < step]
         then = f"from step {max(older)}" if older else "from the beginning of this stage"
-        reason = (str(error).strip() or repr(error)).splitlines()[0][:200]
+        remedy = self._train_again() if self._finished else f"delete that folder to resume {then}"
         return UsageError(
-            f"The checkpoint {self.directory / str(step)} is damaged ({reason}): delete that folder"
-            f" to resume {then}."
+            f"The checkpoint {self.directory / str(step)} is damaged ({reason}): {remedy}."
         )
+
+    def _train_again(self) -> str:
+        """Returns the remedy for a finished stage: its last step is part of other results."""
+        return f"delete {self.directory.parent} and train or import that stage again"
 
     def _arrays(
         self, step: int, item: str, template: PyTree, sharding: Sharding
@@ -231,6 +250,11 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def _reason(error: Exception) -> str:
+    """Returns the first line of an error."""
+    return (str(error).strip() or repr(error)).splitlines()[0][:200]
 
 
 def _is_array(x: Any) -> bool:

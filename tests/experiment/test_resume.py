@@ -97,6 +97,20 @@ def test_a_signal_saves_and_stops(finished, tmp_path, monkeypatch):
     assert numbers(Run(config, tmp_path).run()) == numbers(finished[1])[:1]
 
 
+@pytest.mark.parametrize("flag", ["jax_threefry_partitionable", "jax_default_matmul_precision"])
+def test_other_settings_of_jax_are_noticed(finished, tmp_path, monkeypatch, flag):
+    shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "run" / "teacher" / "stage.json").unlink()
+    before = getattr(jax.config, flag)
+    changed_flag = not before if isinstance(before, bool) else "highest"
+    jax.config.update(flag, changed_flag)
+    try:
+        with pytest.raises(UsageError, match=rf"flags.{flag} was '{before}', is '{changed_flag}'"):
+            Run(changed({}), tmp_path / "run").run()
+    finally:
+        jax.config.update(flag, before)
+
+
 def test_another_teacher_is_noticed(finished, tmp_path, monkeypatch):
     workdir, other = tmp_path / "run", tmp_path / "other"
     shutil.copytree(finished[0] / "teacher", workdir / "teacher")

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +15,10 @@ from small_stage import example, make_stage
 import kd_jax
 from kd_jax.core.devices import data_mesh, replicated
 from kd_jax.core.errors import UsageError
+from kd_jax.core.hashing import content_hash
 from kd_jax.methods import EKD
 from kd_jax.pretrained import NetworkInfo, Weights, load
-from kd_jax.pretrained.weights import content_hash, read_adapters
+from kd_jax.pretrained.weights import read_adapters
 from kd_jax.training import init_state
 from kd_jax.training.checkpoints import Checkpoints
 
@@ -25,6 +28,12 @@ INFOS = {
 }
 META = {"networks": {role: dataclasses.asdict(info) for role, info in INFOS.items()}}
 WHOLE = replicated(data_mesh(1))
+
+
+def write_end(folder, last=2, best=1):
+    """Writes the `stage.json` of a stage that ended with these checkpoints."""
+    ended = {"last": {"step": last}, "best": {"step": best}}
+    (folder / "stage.json").write_text(json.dumps(ended))
 
 
 def random_state(seed, *, adapters=True):
@@ -44,7 +53,7 @@ def write_stage(folder, scores, meta=META, **options):
     with Checkpoints(folder / "checkpoints") as checkpoints:
         for step, score in enumerate(scores, start=1):
             checkpoints.save(random_state(step, **options), {}, meta, score=score)
-    (folder / "stage.json").write_text("{}")
+    write_end(folder, len(scores), 1 + int(np.argmax(scores)))
     return folder
 
 
@@ -104,10 +113,47 @@ def test_what_there_is_not_is_named(stage, options, says):
 def test_a_stage_must_be_finished(tmp_path):
     with pytest.raises(UsageError, match=r"stage = '.*nothing' is no finished stage"):
         load(tmp_path / "nothing")
-    (tmp_path / "stage.json").write_text("{}")
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(UsageError, match="holds no checkpoints: run it again"):
+    write_end(tmp_path)
+    with pytest.raises(UsageError, match="step 2 as its last checkpoint, which is missing: delete"):
         load(tmp_path)
+    (tmp_path / "stage.json").write_text("[]")
+    with pytest.raises(UsageError, match=r"damaged stage.json .*: delete the folder and train or"):
+        load(tmp_path)
+
+
+def test_an_older_checkpoint_does_not_replace_the_last(stage, tmp_path):
+    """The table of results says step 2: a student of step 1 would be another network."""
+    folder = tmp_path / "stage"
+    shutil.copytree(stage, folder)
+    shutil.rmtree(folder / "checkpoints" / "2")
+    with pytest.raises(UsageError, match="step 2 as its last checkpoint, which is of step 1"):
+        load(folder)
+    load(folder, checkpoint="best")
+
+
+def test_a_flipped_bit_in_the_weights_is_found(stage, tmp_path):
+    folder = tmp_path / "stage"
+    shutil.copytree(stage, folder)
+    # The largest file of the network holds its values.
+    files = (folder / "checkpoints" / "2" / "network_student").rglob("*")
+    path = max((f for f in files if f.is_file()), key=lambda f: f.stat().st_size)
+    content = bytearray(path.read_bytes())
+    whole, found = load(folder).variables, 0
+    for position in np.random.default_rng(0).integers(0, len(content), 8):
+        damaged = bytearray(content)
+        damaged[position] ^= 1
+        path.write_bytes(damaged)
+        try:
+            read = load(folder).variables
+        except UsageError as error:
+            assert re.search(r"is damaged \(.*delete .* train or import", str(error))
+            found += 1
+        else:  # some bytes of the file are not used
+            jax.tree.map(np.testing.assert_array_equal, read, whole)
+    assert found >= 4
+    path.write_bytes(content)
+    load(folder)
 
 
 def test_the_classifier_may_stay_fresh(stage):

@@ -81,6 +81,8 @@ def write_stage(
         "network": info.name,
         "resolution": info.size[0],
         "params": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
+        "last": {"step": 0},
+        "best": {"step": 0},
         "imported": dict(origin),
         "versions": {"kd_jax": kd_jax.__version__},
     }
