@@ -1,7 +1,9 @@
 """The code of the README and of docs/ works as it is written."""
 
+import json
 import pathlib
 import re
+import shlex
 
 import jax
 import jax.numpy as jnp
@@ -66,8 +68,9 @@ def test_the_page_of_the_api_works(networks):
 
 
 def test_the_page_of_teachers_works(tmp_path, monkeypatch):
-    names = execute("docs/teachers.md", "class Teacher")
-    outputs = names["teacher"].apply(names["teacher_variables"], jnp.ones((2, 8, 8, 1)), train=True)
+    names = execute("docs/teachers.md", "class Function")
+    variables = {"weights": {"matrix": jnp.ones((64, 10))}}
+    outputs = names["my_function"]().apply(variables, jnp.ones((2, 8, 8, 1)), train=True)
     assert (outputs.logits == 64).all()
     monkeypatch.chdir(tmp_path)
     role = execute("docs/teachers.md", "outputs.npz")["teacher"]
@@ -77,6 +80,27 @@ def test_the_page_of_teachers_works(tmp_path, monkeypatch):
     spec = experiment({**config, "stages": {"student": stage}, "pipeline": []})
     recorded = read_recorded(spec.stages["student"].networks["teacher"].path, "path")
     assert recorded.logits.shape == (1437, 10)
+
+
+def test_a_module_of_ones_own_teaches_in_a_config(tmp_path, monkeypatch):
+    """The blocks of docs/teachers.md make the files, and its command trains."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs/teachers.md").read_text()
+    (block,) = re.findall(r"```python\n([^`]*class Net.*?)```", text, re.DOTALL)
+    pathlib.Path("my_teacher.py").write_text(block)
+    net = execute("docs/teachers.md", "class Net")["Net"]()
+    variables = jax.jit(net.init)(jax.random.key(0), jnp.ones((1, 8, 8, 1)))
+    role = execute("docs/teachers.md", "my_teacher.npz", variables=variables)["teacher"]
+    (command,) = re.findall(r"```bash\nkd-jax (train --import=my_teacher.*?)```", text, re.DOTALL)
+    short = ["--config=quickstart:smoke", "--config.stages.student_direct.epochs=0.05"]
+    words = shlex.split(command.replace("\\\n", ""))
+    assert commands.main([*words, *short]) == 0
+    folder = pathlib.Path("runs/my_teacher")
+    config = json.loads((folder / "config.json").read_text())
+    ours = config["stages"]["student_direct"]["networks"]["teacher"]
+    assert {key: ours[key] for key in role} == role
+    (stage,) = json.loads((folder / "results.json").read_text())["stages"]
+    assert "accuracy/teacher" in stage["last"]
 
 
 def test_a_network_of_ones_own_works():

@@ -7,9 +7,10 @@ r"""Imports weights of PyTorch as the folder of a finished stage.
 The file is one of PyTorch (.pth, .pt, .th, .bin, .tar), .safetensors or .npz. PyTorch is not
 needed, and no code in the file is executed. The names and shapes in it must be those of a table of
 the network. `--options.KEY=VALUE` sets an option of the network. `--mean` and `--std` are those of
-the images in training, on the scale 0 to 1, in the order red, green, blue. The folder `--out` can
-be used in `init_from`, `kd_jax.load`, `kd-jax evaluate` and `kd-jax embed`. Without `--out`, the
-command only prints which table fits.
+the images in training, on the scale 0 to 1, in the order red, green, blue; they may be left out
+where the table knows them. The folder `--out` can be used in `init_from`, `kd_jax.load`,
+`kd-jax evaluate` and `kd-jax embed`. Without `--out`, the command only prints which table fits.
+`init_from` in a config takes the file too, without this command.
 """
 
 import argparse
@@ -44,12 +45,13 @@ def _run(argv: list[str]) -> None:
     add("--size", help="HEIGHTxWIDTH of the network's input (default: that of the original)")
     add("--num_classes", type=int, help="number of classes (default: that of the file)")
     add("--filter", default="bicubic", help="filter that resizes images (default: %(default)s)")
-    add("--bgr", action="store_true", help="the weights see BGR images: swap their channels")
+    add("--bgr", action=argparse.BooleanOptionalAction, default=None,
+        help="swap the channels of weights that see BGR (default: as the original)")  # fmt: skip
     add("--out", help="the folder to write; it must not exist, or be empty")
     assignments, rest = _cli.assignments(argv, "--options.")
     options = {key: _literal(text) for key, text in assignments.items()}
     args = parser.parse(rest)
-    parser.require(args, "weights", "network", *(("mean", "std") if args.out else ()))
+    parser.require(args, "weights", "network")
     size = _cli.height_and_width(args.size)
     mean, std = _numbers(args.mean, "--mean"), _numbers(args.std, "--std")
     if std is not None and min(std) <= 0:
@@ -69,6 +71,11 @@ def _run(argv: list[str]) -> None:
         size=size,
         bgr=args.bgr,
     )
+    known = imported.normalization
+    if args.out and (args.mean or args.std or known is None):
+        parser.require(args, "mean", "std")
+    elif known is not None:
+        mean, std = known.mean, known.std
     print("\n".join(_lines(imported, args, options)))
     if args.out:
         _write(imported, args, options, mean, std)
@@ -110,7 +117,10 @@ def _lines(imported: Any, args: argparse.Namespace, options: dict[str, Any]) -> 
     head = ", random: the file has no classifier that fits" if table.classifier is None else ""
     yield f"classes     {imported.num_classes}{head}"
     height, width = table.size
-    yield f"images      {height}x{width}, channels: {imported.channels}"
+    order = " (the weights see BGR)" if imported.bgr else ""
+    yield f"images      {height}x{width}, channels: {imported.channels}{order}"
+    if (known := imported.normalization) is not None:
+        yield f"originals   mean {_text(known.mean)}, std {_text(known.std)}"
     yield f"sha256      {imported.file.sha256}"
     if table.note:
         yield f"note        {table.note}"
@@ -143,10 +153,15 @@ def _write(
         "file": imported.file.name,
         "sha256": imported.file.sha256,
         "table": imported.table.name,
-        "bgr": args.bgr,
+        "bgr": imported.bgr,
         "random_classifier": imported.table.classifier is None,
     }
     write_stage(args.out, imported.variables, info, source, key="--out")
+
+
+def _text(numbers: Sequence[float]) -> str:
+    """Returns numbers as `--mean` takes them."""
+    return ",".join(f"{number:g}" for number in numbers)
 
 
 def _per_channel(

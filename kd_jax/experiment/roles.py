@@ -10,9 +10,10 @@ from kd_jax import models
 from kd_jax.core.errors import UsageError
 from kd_jax.core.files import absolute_path
 from kd_jax.data import ImageSet, StoredImages
-from kd_jax.data.preprocessing import check_aspect, view_size
+from kd_jax.data.preprocessing import Normalization, check_aspect, view_size
+from kd_jax.experiment.network_spec import LAST, NetworkSpec
 from kd_jax.experiment.specs import Experiment
-from kd_jax.pretrained import NetworkInfo, Weights
+from kd_jax.pretrained import FileWeights, NetworkInfo, Weights
 from kd_jax.pretrained.info import RECORDED
 from kd_jax.pretrained.recorded import RecordedOutputs, read_recorded
 
@@ -28,24 +29,33 @@ class Roles:
         workdir: folder of the run.
         images: the training set.
         _files: files of recorded outputs that have been read.
+        _weights: files of weights that have been read, by stage and role.
     """
 
     spec: Experiment
     workdir: epath.Path
     images: ImageSet | StoredImages
     _files: dict[tuple[str | None, str], RecordedOutputs] = dataclasses.field(default_factory=dict)
+    _weights: dict[tuple[str, str], FileWeights] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        given, channels = self.spec.data.normalization, self.images.image_shape[-1]
+        given = self.spec.data.normalization
         if given is None:
             return self.images.channel_statistics()
+        return self._per_channel(given, "data.normalization")
+
+    def _per_channel(
+        self, given: Normalization, key: str
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Returns one mean and one standard deviation per channel."""
+        channels = self.images.image_shape[-1]
         mean, std = (
             values * channels if len(values) == 1 else values for values in (given.mean, given.std)
         )
         if not len(mean) == len(std) == channels:
             raise UsageError(
-                f"data.normalization has {len(given.mean)} means and {len(given.std)} standard"
+                f"{key} has {len(given.mean)} means and {len(given.std)} standard"
                 f" deviations, but the images have {channels} channels: give one for each channel,"
                 " or one for all."
             )
@@ -62,7 +72,6 @@ class Roles:
         if spec.name == RECORDED:
             return self._recorded_info(self.recorded(stage, role))
         source = self._source(stage, role)
-        image_size = self.images.image_shape[:2]
         name, options = spec.name, dict(spec.options)
         resolution, size = spec.resolution, None
         if name is None and source is not None:
@@ -75,12 +84,17 @@ class Roles:
             name=name,
             options=options,
             num_classes=self.images.num_classes,
-            size=size or view_size(resolution, image_size, f"{key}.resolution"),
+            size=size or self._view_size(resolution, f"{key}.resolution"),
             filter=self.spec.data.filter,
             mean=mean,
             std=std,
             imports=self._imports(name, f"{key}.name"),
         )
+
+    def _view_size(self, resolution: int | None, key: str) -> tuple[int, int]:
+        """Returns height and width of the input of a network."""
+        enlarged = self.spec.data.augmentation.resized_crop
+        return view_size(resolution, self.images.image_shape[:2], key, enlarged=enlarged)
 
     def recorded(self, stage: str, role: str) -> RecordedOutputs:
         """Reads the recorded outputs of a role."""
@@ -128,12 +142,62 @@ class Roles:
         """Returns the folder of a stage: of this run, or of another one."""
         return self.workdir / source if source in self.spec.stages else absolute_path(source)
 
-    def weights(self, stage: str, role: str) -> Weights:
+    def weights(self, stage: str, role: str) -> Weights | FileWeights:
         """Finds the first weights of a network with `init_from`."""
+        if (stage, role) in self._weights:
+            return self._weights[stage, role]
         spec = self.spec.stages[stage].networks[role]
-        key = f"stages.{stage}.networks.{role}.init_from"
-        folder = self.folder(spec.init_from or "")
-        return Weights.find(folder, self._source_role(spec), spec.init_checkpoint, key)
+        key = f"stages.{stage}.networks.{role}"
+        path = self.folder(spec.init_from or "")
+        if spec.init_from not in self.spec.stages:
+            if path.exists() and not path.is_dir():
+                self._weights[stage, role] = self._file_weights(spec, path, key)
+                return self._weights[stage, role]
+            if not path.exists():
+                raise UsageError(
+                    f"{key}.init_from = {spec.init_from!r} is no finished stage and no file: name"
+                    " an earlier stage of the pipeline, the folder of a stage that ran to its end,"
+                    " or a file of weights, such as resnet56.pth."
+                )
+        _check_stage(spec, key)
+        return Weights.find(path, self._source_role(spec), spec.init_checkpoint, f"{key}.init_from")
+
+    def _file_weights(self, spec: NetworkSpec, path: epath.Path, key: str) -> FileWeights:
+        """Reads the description of weights that are in a file."""
+        if spec.name is None:
+            raise UsageError(
+                f"{key}.name is missing: init_from = {spec.init_from!r} is a file, so name its"
+                " architecture, such as resnet56."
+            )
+        if spec.init_role is not None or spec.init_checkpoint != LAST:
+            raise UsageError(
+                f"{key}: init_role and init_checkpoint are not used with the file"
+                f" {spec.init_from!r}: leave them out."
+            )
+        mean: tuple[float, ...] = ()
+        std: tuple[float, ...] = ()
+        if spec.normalization is not None:
+            mean, std = self._per_channel(spec.normalization, f"{key}.normalization")
+        image_shape = self.images.image_shape
+        info = NetworkInfo(
+            name=spec.name,
+            options=dict(spec.options),
+            num_classes=self.images.num_classes,
+            size=self._view_size(spec.resolution, f"{key}.resolution"),
+            filter=self.spec.data.filter,
+            mean=mean,
+            std=std,
+            imports=self._imports(spec.name, f"{key}.name"),
+        )
+        try:
+            weights = FileWeights(path, info, image_shape[-1], spec.init_head, spec.bgr).completed()
+        except UsageError as error:
+            raise UsageError(f"{key}: {error}") from error
+        if not weights.info.mean:
+            mean, std = self._statistics
+            info = dataclasses.replace(weights.info, mean=mean, std=std)
+            weights = dataclasses.replace(weights, info=info)
+        return weights
 
     def _source_role(self, spec: Any) -> str | None:
         """Returns the role of the network that `init_from` means."""
@@ -155,6 +219,7 @@ class Roles:
         if spec.init_from is None:
             return None
         if (source := self.source_of(stage, role)) is not None:
+            _check_stage(spec, f"stages.{stage}.networks.{role}")
             return self.info(*source)
         info = self.weights(stage, role).info
         ours = {
@@ -178,3 +243,12 @@ class Roles:
         remedy = "choose weights that fit, or change data.source.size"
         check_aspect(info.size, self.images.image_shape[:2], remedy)
         return info
+
+
+def _check_stage(spec: NetworkSpec, key: str) -> None:
+    """Raises `UsageError` for options that are for files, where `init_from` is a stage."""
+    if spec.normalization is not None or spec.bgr is not None:
+        raise UsageError(
+            f"{key}.init_from = {spec.init_from!r} is a stage, which knows the normalization of its"
+            " images: leave normalization and bgr out."
+        )

@@ -12,17 +12,16 @@ from typing import Annotated, Any
 
 from kd_jax.core.errors import check_choice
 from kd_jax.data import SOURCES, Source
-from kd_jax.data.preprocessing import Augmentation, Degradation, Normalization, check_filter
+from kd_jax.data.preprocessing import Augmentation, Normalization, check_filter
 from kd_jax.evaluation import EVALUATORS, Evaluator
 from kd_jax.experiment.building import build
+from kd_jax.experiment.network_spec import LAST as LAST
+from kd_jax.experiment.network_spec import NetworkSpec
 from kd_jax.experiment.pipeline import order_of
 from kd_jax.methods import METHODS, Method
 from kd_jax.pretrained.info import RECORDED
 from kd_jax.training import OPTIMIZERS, Optimizer
 from kd_jax.training.execution import EXECUTIONS
-
-LAST = "last"
-CHECKPOINTS = (LAST, "best")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +33,8 @@ class DataSpec:
         batch_size: number of images per training step, over all devices.
         eval_batch_size: number of images per evaluation step, over all devices.
         train_split: images to train on, in the notation of TFDS.
-        test_split: images to evaluate, in the notation of TFDS.
+        test_split: images to evaluate, in the notation of TFDS. None has no test images; the
+            evaluators of the stages then give the results, or the validation images.
         augmentation: random changes of the training images.
         filter: resampling filter that makes lower resolutions.
         train_fraction: fraction of the other training images of each class that is used, in all
@@ -52,7 +52,7 @@ class DataSpec:
     batch_size: int
     eval_batch_size: int = 512
     train_split: str = "train"
-    test_split: str = "test"
+    test_split: str | None = "test"
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     filter: str = "bicubic"
     train_fraction: float = 1.0
@@ -71,62 +71,6 @@ class DataSpec:
             raise ValueError("validation_fraction must be at least 0 and less than 1")
         if not 0 <= self.subset_seed < 2**64:
             raise ValueError("subset_seed must be at least 0 and less than 2**64")
-
-
-@dataclasses.dataclass(frozen=True)
-class NetworkSpec:
-    """One network of a stage: `config.stages.STAGE.networks.ROLE`.
-
-    Attributes:
-        name: architecture. None takes that of `init_from`. `recorded` has no architecture: its
-            outputs come from the file `path`.
-        path: .npz file of recorded outputs, as `kd-jax embed` writes it, for the name `recorded`.
-        center: subtract the mean of the recorded embeddings and divide each by its length.
-        augmented: use the recorded outputs of the original images for augmented images too. If
-            false, a stage that augments its images refuses recorded outputs.
-        options: options of the architecture, as `kd_jax.models.create` takes them.
-        resolution: height of the images that the network sees. None is the stored height, or,
-            where the architecture comes from `init_from`, the height that it saw there.
-        degradation: low-resolution copies in place of some training images. None leaves all sharp.
-        init_from: origin of the first weights: the name of an earlier stage, or the folder of a
-            finished stage. None starts from random weights.
-        init_role: role of the network in the stage of `init_from`.
-        init_checkpoint: checkpoint of that stage, `last` or `best`.
-        init_head: start the classifier from these weights too. If false, it starts from random
-            weights, and the number of classes may differ.
-        frozen: keep the weights as they are. None follows the method, which also decides which
-            values are possible.
-    """
-
-    name: str | None = None
-    path: str | None = None
-    center: bool = False
-    augmented: bool = False
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    resolution: int | None = None
-    degradation: Degradation | None = None
-    init_from: str | None = None
-    init_role: str | None = None
-    init_checkpoint: str = LAST
-    init_head: bool = True
-    frozen: bool | None = None
-
-    def __post_init__(self):
-        check_choice(self.init_checkpoint, CHECKPOINTS, "init_checkpoint")
-        for option in ("num_classes", "axis_name"):
-            if option in self.options:
-                raise ValueError(f"options.{option} is set by the run: leave it out")
-        if (self.name == RECORDED) != (self.path is not None):
-            raise ValueError("name = 'recorded' and path are used together, or not at all")
-        if self.name != RECORDED and (self.center or self.augmented):
-            raise ValueError("center and augmented are used with name = 'recorded' only")
-        if self.init_from is None:
-            if self.init_role is not None or self.init_checkpoint != LAST or not self.init_head:
-                raise ValueError(
-                    "init_role, init_checkpoint and init_head are not used without init_from"
-                )
-            if self.name is None:
-                raise ValueError("a network without a name needs init_from")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,8 +120,8 @@ class StageSpec:
                 raise ValueError(f"networks.{role} is trained by {name}: it cannot be recorded")
             if frozen and network.init_from is None and network.name != RECORDED:
                 raise ValueError(
-                    f"networks.{role} is frozen in {name}: set init_from, the stage or folder that"
-                    " its weights come from"
+                    f"networks.{role} is frozen in {name}: set init_from, the stage, folder or file"
+                    " that its weights come from"
                 )
         frozen, replace = self.method.frozen_roles, dataclasses.replace
         networks = {r: replace(n, frozen=r in frozen) for r, n in self.networks.items()}
@@ -255,6 +199,13 @@ class Experiment:
                 raise ValueError(f"stages.{name}: the name of a stage is letters, digits, _ and -")
         if not self.pipeline:
             object.__setattr__(self, "pipeline", order_of(self.stages))
+        if self.data.test_split is None and not self.data.validation_fraction:
+            for name, stage in self.stages.items():
+                if not stage.evaluators:
+                    raise ValueError(
+                        f"stages.{name} evaluates nothing without data.test_split: set"
+                        " data.validation_fraction, or the evaluators of the stage"
+                    )
         self._check_pipeline()
         for place, name in enumerate(self.pipeline):
             self._check_sources(name, self.pipeline[:place])

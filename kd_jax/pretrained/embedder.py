@@ -29,8 +29,7 @@ class Embedder:
 
         Args:
             trained: trained network, as from `kd_jax.pretrained.weights.load`.
-            degradation: filters and blur of low resolutions; None is Pillow's bicubic filter down
-                and up.
+            degradation: filters and blur of low resolutions; None is the default of `Degradation`.
             batch_size: number of images per batch, over all devices; it is rounded up to a multiple
                 of the number of devices.
             num_devices: number of devices to use; None is all.

@@ -3,46 +3,24 @@
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_config
+from small_weights import write_pytorch
 
 import kd_jax
-from kd_jax import models
 from kd_jax.commands import main
 from kd_jax.pretrained import Embedder, import_weights
-from kd_jax.pretrained.pytorch.tables import FAMILIES
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.23, 0.22, 0.21)
 NUMBERS = ["--mean=0.48,0.46,0.41", "--std=0.23,0.22,0.21"]
-
-
-def resnet8(path, channels=3):
-    """Writes a file of a thin `resnet8` with shortcut A; returns the network and its variables."""
-    network = models.create("resnet8", num_classes=10, width=0.25, shortcut="A")
-    image = jnp.zeros((1, 8, 8, channels))
-    shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), image, train=False))
-    rng = np.random.default_rng(0)
-    variables = jax.tree.map(
-        lambda leaf: rng.uniform(0.1, 1, leaf.shape).astype(np.float32), shapes
-    )
-    table = FAMILIES[type(network)](network, None)[1]
-    arrays = {}
-    for name, entry in table.entries(variables)[0].items():
-        leaf = variables
-        for key in entry.path:
-            leaf = leaf[key]
-        arrays[f"module.{name}"] = entry.layout.to_pytorch(leaf)
-    np.savez(path, **arrays)
-    return network, variables
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """Path of a file of weights, with the network and its variables."""
     path = tmp_path_factory.mktemp("weights") / "resnet8.npz"
-    return path, *resnet8(path)
+    return path, *write_pytorch(path, width=0.25, shortcut="A")
 
 
 OPTIONS = ["--network=resnet8", "--options.width=0.25", "--options.shortcut=A"]
@@ -107,9 +85,30 @@ def test_bgr_swaps_the_channels(tmp_path, weights):
     jax.tree.map(np.testing.assert_array_equal, trained.variables, swapped)
 
 
+def test_what_the_table_knows_need_not_be_given(tmp_path, capsys):
+    path, out = tmp_path / "sphereface.npz", tmp_path / "out"
+    options = ["--network=sphereface20", "--options.width=0.05", "--size=16x16"]
+    _, variables = write_pytorch(path, "sphereface20", shape=(16, 16, 3), table=0, width=0.05)
+    kernel = variables["params"]["stage1_conv"]["kernel"]
+    assert main(["import", f"--weights={path}", *options, f"--out={out}"]) == 0
+    printed = capsys.readouterr().out
+    assert "16x16, channels: 3 (the weights see BGR)\n" in printed
+    assert "originals   mean 0.5,0.5,0.5, std 0.50196,0.50196,0.50196\n" in printed
+    trained = kd_jax.load(out)
+    assert (trained.info.mean, trained.info.std) == ((0.5,) * 3, (0.50196,) * 3)
+    np.testing.assert_array_equal(
+        trained.variables["params"]["stage1_conv"]["kernel"], kernel[:, :, ::-1]
+    )
+    given = ["--mean=0.4", "--std=0.3", "--no-bgr", f"--out={tmp_path / 'given'}"]
+    assert main(["import", f"--weights={path}", *options, *given]) == 0
+    trained = kd_jax.load(tmp_path / "given")
+    assert (trained.info.mean, trained.info.std) == ((0.4,) * 3, (0.3,) * 3)
+    np.testing.assert_array_equal(trained.variables["params"]["stage1_conv"]["kernel"], kernel)
+
+
 def test_a_run_starts_from_the_folder(tmp_path):
     path, out = tmp_path / "resnet8.npz", tmp_path / "teacher"
-    _, variables = resnet8(path, channels=1)
+    _, variables = write_pytorch(path, shape=(8, 8, 1), width=0.25, shortcut="A")
     arguments = [f"--weights={path}", *OPTIONS, "--mean=0.3", "--std=0.4", "--size=8x8"]
     assert main(["import", *arguments, f"--out={out}"]) == 0
     config = small_config.student_config(out)

@@ -68,13 +68,7 @@ class Fit:
 
     def words(self) -> str:
         """Returns the first entries that do not fit, in words."""
-        shapes = [f"{name} {list(has)} instead of {list(need)}" for name, has, need in self.shapes]
-        parts = {
-            "lacks": list(self.missing),
-            "has in addition": list(self.superfluous),
-            "has other shapes": shapes,
-        }
-        return "; ".join(f"it {what} {_first(names)}" for what, names in parts.items() if names)
+        return misfit_words(self.missing, self.superfluous, self.shapes)
 
     def variables(self, path: object, tensors: Mapping[str, np.ndarray]) -> PyTree:
         """Returns the variables of the network in float32, in nested dictionaries.
@@ -117,6 +111,20 @@ def _float32(path: object, name: str, array: np.ndarray) -> np.ndarray:
             f"{path} holds {name} with numbers that are not finite: take another checkpoint."
         )
     return array
+
+
+def misfit_words(
+    missing: Sequence[str],
+    superfluous: Sequence[str],
+    shapes: Sequence[tuple[str, tuple[int, ...], tuple[int, ...]]],
+) -> str:
+    """Returns the first entries of a file that do not fit, in words; see `Fit` for the arguments.
+
+    The text is empty if all entries fit.
+    """
+    wrong = [f"{name} {list(has)} instead of {list(need)}" for name, has, need in shapes]
+    parts = {"lacks": missing, "has in addition": superfluous, "has other shapes": wrong}
+    return "; ".join(f"it {what} {_first(names)}" for what, names in parts.items() if names)
 
 
 def _first(names: Sequence[str]) -> str:

@@ -13,10 +13,57 @@ import numpy as np
 from kd_jax import models
 from kd_jax.core.errors import UsageError
 from kd_jax.core.files import PathLike
+from kd_jax.data.preprocessing import Normalization
 from kd_jax.pretrained.pytorch.files import WeightsFile, read_file
 from kd_jax.pretrained.pytorch.fitting import Fit
 from kd_jax.pretrained.pytorch.table import PyTree, Table
 from kd_jax.pretrained.pytorch.tables import FAMILIES, foreign
+
+
+class Match(NamedTuple):
+    """A file of weights, and the table of a network that it fits.
+
+    Attributes:
+        file: the file.
+        fit: the table, and the entries of the file by its names.
+        num_classes: number of classes of the classifier in the file; None if it has none that fits.
+        channels: number of channels of the images.
+    """
+
+    file: WeightsFile
+    fit: Fit
+    num_classes: int | None
+    channels: int
+
+    @property
+    def normalization(self) -> Normalization | None:
+        """Returns the normalization of the originals; None if it is unknown."""
+        known = self.fit.table.normalization
+        return known if known is not None and len(known.mean) == self.channels else None
+
+    def is_bgr(self, bgr: bool | None, path: PathLike) -> bool:
+        """Returns True for weights that see BGR images.
+
+        Args:
+            bgr: the user's choice; None follows the originals.
+            path: path of the file, for the error.
+
+        Raises:
+            UsageError: if the user's choice needs three channels and the images have others.
+        """
+        if bgr and self.channels != 3:
+            raise UsageError(f"bgr needs images of 3 channels, but {path} has {self.channels}.")
+        return self.fit.table.bgr and self.channels == 3 if bgr is None else bgr
+
+    def variables(self, bgr: bool | None, path: PathLike) -> PyTree:
+        """Returns parameters and batch statistics, float32, without a classifier that does not fit.
+
+        See `is_bgr` for the arguments.
+        """
+        variables = self.fit.variables(path, self.file.tensors)
+        if self.is_bgr(bgr, path):
+            _swap_channels(variables["params"], self.fit.table.first)
+        return variables
 
 
 class Imported(NamedTuple):
@@ -28,6 +75,8 @@ class Imported(NamedTuple):
         variables: parameters and batch statistics, float32.
         num_classes: number of logits.
         channels: number of channels of the images.
+        normalization: normalization of the originals; None if it is unknown.
+        bgr: the input channels were swapped.
     """
 
     file: WeightsFile
@@ -35,6 +84,8 @@ class Imported(NamedTuple):
     variables: PyTree
     num_classes: int
     channels: int
+    normalization: Normalization | None
+    bgr: bool
 
 
 def import_weights(
@@ -44,7 +95,7 @@ def import_weights(
     options: Mapping[str, Any] | None = None,
     num_classes: int | None = None,
     size: tuple[int, int] | None = None,
-    bgr: bool = False,
+    bgr: bool | None = None,
 ) -> PyTree:
     """Reads the weights of a PyTorch network.
 
@@ -59,7 +110,7 @@ def import_weights(
         size: height and width of the images; None is that of the original. Only the embeddings of
             SphereFace depend on it.
         bgr: swap the input channels of the first convolution, so that weights that were trained
-            with BGR images see RGB images.
+            with BGR images see RGB images. None swaps them if the originals see BGR images.
 
     Returns:
         `{"params": ..., "batch_stats": ...}` in float32, as the network's `apply` takes them.
@@ -79,19 +130,69 @@ def read_network(
     options: Mapping[str, Any] | None = None,
     num_classes: int | None = None,
     size: tuple[int, int] | None = None,
-    bgr: bool = False,
+    bgr: bool | None = None,
 ) -> Imported:
     """Does the same as `import_weights`, and also returns the file, the table and the sizes."""
-    file, options = read_file(path), dict(options or {})
+    match = match_file(
+        read_file(path), path, network, options=options, num_classes=num_classes, size=size
+    )
+    table, classes = match.fit.table, match.num_classes or num_classes
+    if classes is None:
+        raise UsageError(
+            f"{path} has no classifier for {network}: give num_classes, the number of classes of a"
+            " new one."
+        )
+    variables = match.variables(bgr, path)
+    if table.classifier is None:
+        create = functools.partial(models.create, network, **(options or {}))
+        head = _Sketch(create, match.file.tensors).fresh_head(table, classes)
+        variables["params"]["classifier"] = head
+    return Imported(
+        file=match.file,
+        table=table,
+        variables=jax.tree.map(jnp.asarray, variables),
+        num_classes=classes,
+        channels=match.channels,
+        normalization=match.normalization,
+        bgr=match.is_bgr(bgr, path),
+    )
+
+
+def match_file(
+    file: WeightsFile,
+    path: PathLike,
+    network: str,
+    *,
+    options: Mapping[str, Any] | None = None,
+    num_classes: int | None = None,
+    size: tuple[int, int] | None = None,
+    head: bool = True,
+) -> Match:
+    """Finds the table of a network that a file fits.
+
+    Args:
+        file: the content of the file.
+        path: path of the file, for errors.
+        network: name of the network.
+        options: options of the network.
+        num_classes: number of logits; None is that of the classifier in the file.
+        size: height and width of the images; None is that of the original.
+        head: read the classifier. If false, the file may have another one, or none.
+
+    Raises:
+        UsageError: if the file fits no table of the network.
+    """
+    options = dict(options or {})
     create = functools.partial(models.create, network, **options)
     family = FAMILIES.get(type(create(num_classes=1)))
     if family is None:
         raise UsageError(
             f"network = {network!r} is not in any table of PyTorch networks: choose a network of"
-            " kd_jax, or convert the weights in Python."
+            " kd_jax, or set init_from of a config to a file with the names of Flax."
         )
     fits, sketch = [], _Sketch(create, file.tensors)
     for table in family(create(num_classes=1), size):
+        table = table if head else table.without_head()
         entries, unknown = table.entries(sketch.shapes(table, num_classes))
         if unknown:
             raise UsageError(
@@ -102,26 +203,9 @@ def read_network(
     complete = [fit for fit in fits if fit.distance == 0]
     if not complete:
         raise _misfit(path, network, options, min(fits, key=lambda fit: fit.distance), file)
-    (fit,) = complete  # the tables of a network exclude each other
-    table = fit.table
-    classes = table.num_classes(file.tensors)
-    if classes is None:
-        classes = num_classes
-    if classes is None:
-        raise UsageError(
-            f"{path} has no classifier for {network}: give num_classes, the number of classes of a"
-            " new one."
-        )
-    variables = fit.variables(path, file.tensors)
-    if table.classifier is None:
-        variables["params"]["classifier"] = sketch.fresh_head(table, classes)
-    channels = table.channels(file.tensors) or 0
-    if bgr:
-        if channels != 3:
-            raise UsageError(f"bgr needs images of 3 channels, but {path} has {channels}.")
-        _swap_channels(variables["params"], table.first)
-    variables = jax.tree.map(jnp.asarray, variables)
-    return Imported(file, table, variables, classes, channels)
+    fit = complete[0]  # further ones differ only in a classifier that is not read
+    classes, channels = fit.table.num_classes(file.tensors), fit.table.channels(file.tensors)
+    return Match(file, fit, classes, channels or 0)
 
 
 def _swap_channels(params: PyTree, first: str) -> None:
@@ -182,6 +266,10 @@ def _misfit(
     )
 
 
+_LINEAR = {"classifier.weight", "classifier.bias"}
+"""The classifier of kuangliu's VGG."""
+
+
 def _remedy(fit: Fit, network: str) -> str:
     """Returns the advice for a file that does not fit."""
 
@@ -194,6 +282,13 @@ def _remedy(fit: Fit, network: str) -> str:
         return "set the option shortcut = 'B'"
     if any(name == "conv1.weight" and has[2:] == (7, 7) for name, has, _ in fit.shapes):
         return "set the option stem = 'imagenet'"
+    if any(name == "classifier.0.weight" and has == (512, 512) for name, has, _ in fit.shapes):
+        return "set the options pools = 5 and hidden = (512, 512)"
+    if fit.table.classifier is None and set(fit.superfluous) == _LINEAR:
+        return "set the option pools = 5"
+    lacks_head = {name.rpartition(".")[0] for name in fit.missing} == {fit.table.classifier}
+    if lacks_head and not fit.superfluous and not fit.shapes:
+        return "take a file with a classifier, or set init_head = False in a config"
     heads = {name.rpartition(".")[0] for name, *_ in fit.shapes}
     if heads == {fit.table.classifier} and not fit.missing and not fit.superfluous:
         return f"leave out num_classes, which {fit.table.classifier}.weight determines"

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from kd_jax.data.preprocessing import Normalization
+
 PyTree = Any
 
 
@@ -58,6 +60,9 @@ _LEAVES = {
 }
 """The name in PyTorch of each kind of array in Flax."""
 
+IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""The normalization of torchvision's networks."""
+
 COUNTER = "num_batches_tracked"
 """An entry of every batch norm in PyTorch that has no meaning for Flax's."""
 
@@ -94,6 +99,9 @@ class Table:
         unused: patterns of entries that the files may have and the network does not use. A value is
             the shape that the entry must have; None is any shape.
         zeros: patterns of entries that the network does not have, and that must be 0.
+        normalization: normalization of the images that the originals see, in the order red, green,
+            blue; None if the originals differ in it.
+        bgr: the originals see BGR images.
         note: what the user must know about these files, one sentence; empty if there is nothing.
     """
 
@@ -107,7 +115,16 @@ class Table:
     layouts: Mapping[str, Layout] = dataclasses.field(default_factory=dict)
     unused: Mapping[str, tuple[int, ...] | None] = dataclasses.field(default_factory=dict)
     zeros: tuple[str, ...] = ()
+    normalization: Normalization | None = None
+    bgr: bool = False
     note: str = ""
+
+    def without_head(self) -> "Table":
+        """Returns the table of the same files that does not read the classifier."""
+        if self.classifier is None:
+            return self
+        unused = {**self.unused, rf"{re.escape(self.classifier)}\..*": None}
+        return dataclasses.replace(self, classifier=None, unused=unused)
 
     def module(self, path: str) -> str | None:
         """Returns the name in PyTorch of a module in Flax; None if the table has none."""

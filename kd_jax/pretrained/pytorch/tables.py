@@ -39,13 +39,11 @@ class Foreign(NamedTuple):
     Attributes:
         name: name of the network.
         entries: entries that only its files have.
-        shape: shape of the first of these entries; None is any shape.
         difference: difference from the network of kd_jax.
     """
 
     name: str
     entries: tuple[str, ...]
-    shape: tuple[int, ...] | None
     difference: str
 
 
@@ -53,37 +51,21 @@ FOREIGN = (
     Foreign(
         "torchvision's or chenyaofo's MobileNetV2",
         ("features.1.conv.0.0.weight",),
-        None,
         "other strides, activations that are cut off at 6, and no expansion in its first block",
     ),
     Foreign(
         "kuangliu's MobileNetV2",
         ("layers.0.shortcut.0.weight",),
-        None,
         "a stem of stride 1 and shortcuts with convolutions",
     ),
     Foreign(
         "torchvision's or chenyaofo's ShuffleNetV2",
         ("stage2.0.branch1.0.weight",),
-        None,
         "a stem of 3x3 pixels",
-    ),
-    Foreign(
-        "chenyaofo's VGG",
-        ("classifier.0.weight",),
-        (512, 512),
-        "one max pool more for small images, and three linear layers",
-    ),
-    Foreign(
-        "kuangliu's VGG",
-        ("features.0.weight", "classifier.weight"),
-        None,
-        "one max pool more for small images",
     ),
     Foreign(
         "insightface's ResNet",
         ("layer1.0.prelu.weight",),
-        None,
         "PReLU activations and batch norm before each convolution",
     ),
 )
@@ -93,7 +75,6 @@ FOREIGN = (
 def foreign(tensors: Mapping[str, np.ndarray]) -> Foreign | None:
     """Returns the network that kd_jax does not have and that a file is from, if it is known."""
     for network in FOREIGN:
-        found = [tensors[name] for name in network.entries if name in tensors]
-        if len(found) == len(network.entries) and network.shape in (None, found[0].shape):
+        if all(name in tensors for name in network.entries):
             return network
     return None

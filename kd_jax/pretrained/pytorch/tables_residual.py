@@ -3,9 +3,10 @@
 import functools
 from collections.abc import Callable
 
+from kd_jax.data.preprocessing import Normalization
 from kd_jax.models.resnet import Bottleneck, ResNet
 from kd_jax.models.wide_resnet import WideResNet
-from kd_jax.pretrained.pytorch.table import CONVOLUTION_1X1, Table
+from kd_jax.pretrained.pytorch.table import CONVOLUTION_1X1, IMAGENET, Table
 
 _COMMON: dict[str, Callable[..., str]] = {
     "stem_conv": lambda: "conv1",
@@ -32,10 +33,8 @@ _CAFFE: dict[str, Callable[..., str]] = {
     r"stage(\d+)_block(\d+)/shortcut_conv": lambda s, b: f"conv{s + 1}_{b}_1x1_proj",
     r"stage(\d+)_block(\d+)/shortcut_norm": lambda s, b: f"conv{s + 1}_{b}_1x1_proj_bn",
 }
-_VGGFACE2_NOTE = (
-    "VGGFace2's networks see images minus their mean, not divided by a standard deviation:"
-    " --mean=0.51408,0.40738,0.35881 --std=0.0039216,0.0039216,0.0039216"
-)
+_VGGFACE2 = Normalization((0.51408, 0.40738, 0.35881), (0.0039216,) * 3)
+"""Images 0 to 255 minus their mean, not divided by a standard deviation."""
 
 _SAME_NAMES = (
     "VGGFace2's ResNet-50 has the same names and shapes as torchvision's; its network is"
@@ -59,7 +58,8 @@ def resnet_tables(network: ResNet, size: tuple[int, int] | None) -> tuple[Table,
                 originals="cydonia999/VGGFace2-pytorch",
                 modules={**_COMMON, **_shortcuts("downsample")},
                 classifier="fc",
-                note=f"the files of this table see BGR images: add --bgr; {_VGGFACE2_NOTE}",
+                normalization=_VGGFACE2,
+                bgr=True,
             ),
             table(
                 name="vggface2_caffe",
@@ -67,9 +67,10 @@ def resnet_tables(network: ResNet, size: tuple[int, int] | None) -> tuple[Table,
                 modules=_CAFFE,
                 classifier="classifier",
                 layouts={"classifier": CONVOLUTION_1X1},
+                normalization=_VGGFACE2,
                 note=(
-                    "the order of the colors is that of the code that comes with the file: add"
-                    f" --bgr if it is BGR; {_VGGFACE2_NOTE}"
+                    "the order of the colors is that of the code that comes with the file: set bgr"
+                    " if it is BGR"
                 ),
             ),
         )
@@ -84,6 +85,7 @@ def resnet_tables(network: ResNet, size: tuple[int, int] | None) -> tuple[Table,
             originals=downsample,
             modules={**_COMMON, **_shortcuts("downsample")},
             classifier="fc",
+            normalization=IMAGENET if network.stem == "imagenet" else None,
             note=_SAME_NAMES if large and network.block is Bottleneck else "",
         ),
         table(

@@ -135,7 +135,7 @@ def test_a_network_without_a_table_is_named(tmp_path, write, small):
 
 @pytest.mark.parametrize("network", FOREIGN, ids=lambda network: network.name)
 def test_similar_networks_are_named_with_their_difference(tmp_path, write, network):
-    array = np.zeros(network.shape or (3,), np.float32)
+    array = np.zeros(3, np.float32)
     path = written(tmp_path, write, dict.fromkeys(network.entries, array))
     text = says(path, "vgg8", num_classes=3)
     assert f"is {network.name}, which kd_jax does not have: in comparison with vgg8 it has" in text
@@ -157,8 +157,24 @@ def test_features_of_torchvisions_vgg(tmp_path, write, original):
     assert 0 < np.std(head["kernel"]) < 0.1
     del variables["params"]["classifier"]
     jax.tree.map(np.testing.assert_array_equal, read, variables)
-    small = {**tensors, "classifier.0.weight": np.zeros((512, 512), np.float32)}
-    assert "is chenyaofo's VGG" in says(written(tmp_path, write, small), "vgg11", options=options)
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "advice"),
+    [
+        ("vgg_chenyaofo", {"pools": 5, "hidden": (512, 512)}, "pools = 5 and hidden = (512, 512)."),
+        ("vgg_okddip", {"pools": 5, "hidden": (512, 512), "width": 0.1}, ""),
+        ("vgg_kuangliu", {"pools": 5}, "set the option pools = 5."),
+    ],
+)
+def test_vggs_with_five_max_pools(tmp_path, write, original, table, options, advice):
+    _, variables, files = original("vgg11" if advice else "vgg16", **options)
+    path = written(tmp_path, write, files[table])
+    network = "vgg11" if advice else "vgg16"
+    jax.tree.map(
+        np.testing.assert_array_equal, import_weights(path, network, options=options), variables
+    )
+    assert says(path, network).endswith(advice)
 
 
 def test_biases_that_the_network_does_not_have_must_be_0(tmp_path, write, original):
@@ -171,7 +187,7 @@ def test_biases_that_the_network_does_not_have_must_be_0(tmp_path, write, origin
         if value:
             assert "has conv1_2.bias, which is not 0, but" in says(path, "sphereface20", **options)
         else:
-            read = import_weights(path, "sphereface20", **options)
+            read = import_weights(path, "sphereface20", bgr=False, **options)
             jax.tree.map(np.testing.assert_array_equal, read, variables)
 
 

@@ -70,6 +70,53 @@ class TorchvisionVGG(nn.Module):
         return self.features[:-1](x).mean((2, 3))
 
 
+def three_layers():
+    """The classifier of chenyaofo's and OKDDip's VGGs, with eighths of the units."""
+    hidden = [nn.Linear(64, 64), nn.ReLU(), nn.Dropout()]
+    return nn.Sequential(*hidden, nn.Linear(64, 64), *hidden[1:], nn.Linear(64, 6))
+
+
+class KuangliuVGG(TorchvisionVGG):
+    """kuangliu's `VGG11`, with eighths of the channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = nn.Linear(64, 6)
+
+    def forward(self, x):
+        return self.classifier(self.features(x).flatten(1))
+
+
+class ChenyaofoVGG(KuangliuVGG):
+    """chenyaofo's `vgg11_bn`, with eighths of the channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = three_layers()
+
+
+class OKDDipVGG(nn.Module):
+    """OKDDip's `vgg16`, with eighths of the channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 8, 3, 1, 1), nn.BatchNorm2d(8)
+        self.conv2, self.bn2 = nn.Conv2d(8, 8, 3, 1, 1), nn.BatchNorm2d(8)
+        inner = 8
+        for i, (channels, count) in enumerate(((16, 2), (32, 3), (64, 3), (64, 3)), start=1):
+            layers = []
+            for _ in range(count):
+                layers += [nn.Conv2d(inner, channels, 3, 1, 1), nn.BatchNorm2d(channels), nn.ReLU()]
+                inner = channels
+            setattr(self, f"layer{i}", nn.Sequential(*layers, nn.MaxPool2d(2)))
+        self.classifier = three_layers()
+
+    def forward(self, x):
+        x = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu())).relu()
+        x = self.layer2(self.layer1(functional.max_pool2d(x, 2)))
+        return self.classifier(self.layer4(self.layer3(x)).flatten(1))
+
+
 class Inverted(nn.Module):
     def __init__(self, inner, outer, stride, expansion):
         super().__init__()
@@ -259,6 +306,15 @@ class CosFace(nn.Module):
     [
         ("vgg8", {"width": 0.125}, RepVGG, (16, 16), None),
         ("vgg11", {"width": 0.125}, TorchvisionVGG, (64, 64), 3),
+        ("vgg11", {"width": 0.125, "pools": 5}, KuangliuVGG, (32, 32), None),
+        (
+            "vgg11",
+            {"width": 0.125, "pools": 5, "hidden": (512, 512)},
+            ChenyaofoVGG,
+            (32, 32),
+            None,
+        ),
+        ("vgg16_okddip", {"width": 0.125}, OKDDipVGG, (32, 32), None),
         ("parity_mobile", {"width": 0.125}, Mobile, (16, 16), None),
         ("parity_shuffle1", {"width": 0.5}, Shuffle1, (16, 16), None),
         ("parity_shuffle2", {"width": 0.5}, Shuffle2, (16, 16), None),

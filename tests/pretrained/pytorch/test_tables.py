@@ -93,6 +93,29 @@ NAMES = [
         "features.40.weight": "group5_conv3/kernel",
         "features.41.running_var": "group5_norm3/var",
     }),
+    ("vgg16_okddip", {}, "vgg_okddip", {
+        "conv2.weight": "group1_conv2/kernel",
+        "bn1.running_var": "group1_norm1/var",
+        "layer1.3.weight": "group2_conv2/kernel",
+        "layer4.7.bias": "group5_norm3/bias",
+        "classifier.0.weight": "hidden1/kernel",
+        "classifier.3.bias": "hidden2/bias",
+        "classifier.6.weight": "classifier/kernel",
+    }),
+    ("vgg16_okddip", {}, "vgg_chenyaofo", {
+        "features.40.weight": "group5_conv3/kernel",
+        "classifier.3.weight": "hidden2/kernel",
+        "classifier.6.bias": "classifier/bias",
+    }),
+    ("vgg11", {"pools": 5}, "vgg_kuangliu", {
+        "features.26.weight": "group5_norm2/scale",
+        "classifier.bias": "classifier/bias",
+    }),
+    ("resnet110_okddip", {}, "resnet_downsample_fc", {
+        "layer3.11.conv3.weight": "stage3_block12/Conv_2/kernel",
+        "layer1.0.downsample.0.weight": "stage1_block1/shortcut_conv/kernel",
+        "fc.weight": "classifier/kernel",
+    }),
     ("mobilenet_v2_half", {}, "mobilenet_v2", {
         "conv1.0.weight": "stem_conv/kernel",
         "blocks.0.0.conv.3.weight": "group1_block1/Conv_1/kernel",
