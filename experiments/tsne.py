@@ -103,6 +103,8 @@ def _test_images(stage: epath.Path) -> tuple[Source, str]:
             f"{stage} belongs to no run, because {path} cannot be read ({error}): name the folder"
             " of a finished stage, such as runs/quickstart/student."
         ) from error
+    if data.test_split is None:
+        raise UsageError(f"{stage} belongs to a run without test images: name another stage.")
     return data.source, data.test_split
 
 

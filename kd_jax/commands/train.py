@@ -16,7 +16,9 @@ and with the gain over a stage, paired by seed, with its standard error:
     kd-jax train --config=quickstart:method=kd --workdir=runs/sweep --seeds=0,1 --shared=teacher \
         --sweep=stages.student.method.temperature=2,4,8
 
-`--shared` trains these stages once, with the first seed, and all runs start from them.
+`--shared` trains these stages once, with the first seed, and all runs start from them. `--stages`
+chooses stages of every run. `--metrics=accuracy,validation/accuracy` chooses the columns of the
+table.
 """
 
 import argparse
@@ -48,6 +50,7 @@ def _run(argv: list[str]) -> None:
         help="values of a key, each with every seed; it may be given several times")  # fmt: skip
     add("--shared", default="", help="stages that are trained once for all runs of a sweep")
     add("--baseline", help="stage from which the table of a sweep measures gains")
+    add("--metrics", default="", help="metrics in the table of a sweep, separated by commas")
     add("--print_config", action="store_true", help="print the whole configuration; train nothing")
     add("--multihost", action="store_true", help="join the processes of a pod or a cluster")
     add("--import", dest="imports", action="append", default=[], metavar="FILE_OR_MODULE",
@@ -67,11 +70,11 @@ def _run(argv: list[str]) -> None:
     if args.seeds or args.sweep:
         _sweep(args, _config(args, assignments))
         return
-    parser.refuse(args, ("shared", "baseline"), "without --seeds or --sweep")
+    parser.refuse(args, ("shared", "baseline", "metrics"), "without --seeds or --sweep")
     from kd_jax.experiment import report
     from kd_jax.experiment.run import run
 
-    stages = [name for name in (args.stages or "").split(",") if name] or None
+    stages = None if args.stages is None else _names(args.stages)
     summary = run(_config(args, assignments), args.workdir, stages=stages)
     print(report.table(summary))
     print(f"results.json, report.md and curves.png are in {args.workdir}")
@@ -81,8 +84,6 @@ def _sweep(args: argparse.Namespace, config: dict[str, Any]) -> None:
     """Runs several seeds and values, and prints their table."""
     from kd_jax.experiment.sweep import Sweep, run_sweep, table
 
-    if args.stages:
-        raise UsageError("--stages is not used with --seeds or --sweep: use --shared.")
     try:
         seeds = tuple(int(seed) for seed in (args.seeds or "0").split(","))
     except ValueError:
@@ -93,10 +94,22 @@ def _sweep(args: argparse.Namespace, config: dict[str, Any]) -> None:
         if not equals:
             raise UsageError(f"--sweep={text} must be KEY=VALUE,..., such as seed=0,1.")
         values[key] = tuple(words.split(","))
-    shared = tuple(name for name in args.shared.split(",") if name)
-    found = run_sweep(config, args.workdir, Sweep(seeds, values, shared, args.baseline))
+    sweep = Sweep(
+        seeds,
+        values,
+        shared=_names(args.shared),
+        stages=None if args.stages is None else _names(args.stages),
+        baseline=args.baseline,
+        metrics=_names(args.metrics),
+    )
+    found = run_sweep(config, args.workdir, sweep)
     print(table(found))
     print(f"sweep.json and sweep.md are in {args.workdir}, and one folder per run")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Returns names that are separated by commas."""
+    return tuple(name for name in text.split(",") if name)
 
 
 def _config(args: Any, assignments: dict[str, str]) -> dict[str, Any]:

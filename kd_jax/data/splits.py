@@ -12,7 +12,8 @@ from kd_jax.data.images import ImageSet, StoredImages
 
 _FRACTION_STREAM = 2**63
 """Second word of the Philox key of `class_fraction`. Batch orders have the epoch there, and
-`kd_jax.evaluation.faces.galleries` has `2**63 + 1`: all draw from different streams."""
+`kd_jax.evaluation.faces.galleries` has `2**63 + 1`, `kd_jax.data.identities` has `2**63 + 3`: all
+draw from different streams."""
 _HOLD_OUT_STREAM = 2**63 + 2
 """Second word of the Philox key of `hold_out`."""
 
@@ -37,28 +38,34 @@ Images = TypeVar("Images", bound=_Labeled)
 
 
 def load_splits(
-    source: Source, train_split: str, test_split: str, stream: bool = False
-) -> tuple[ImageSet | StoredImages, ImageSet]:
+    source: Source, train_split: str, test_split: str | None, stream: bool = False
+) -> tuple[ImageSet | StoredImages, ImageSet | None]:
     """Reads the training and the test images and checks that they belong together.
 
     Args:
         source: the source of both splits.
         train_split: the training split in TFDS notation.
-        test_split: the test split in TFDS notation.
+        test_split: the test split in TFDS notation; None reads no test images.
         stream: leave the training images on the disk and decode them on demand.
 
     Returns:
-        The training and the test images, with the same number of classes.
+        The training images, and the test images or None, with the same number of classes.
 
     Raises:
         UsageError: if a split is empty or cannot be read, or if the image shapes or the classes
             differ.
     """
     train = source.open(train_split) if stream else source.load(train_split)
+    if not len(train):
+        raise UsageError(f"split {train_split!r} is empty: choose a part that holds images.")
+    if test_split is None:
+        return train, None
     test = source.load(test_split)
-    for split, images in ((train_split, train), (test_split, test)):
-        if not len(images):
-            raise UsageError(f"split {split!r} is empty: choose a part that holds images.")
+    if not len(test):
+        raise UsageError(
+            f"split {test_split!r} is empty: choose a part that holds images, or None to have no"
+            " test images."
+        )
     if train.image_shape != test.image_shape:
         raise UsageError(
             f"training images are {train.image_shape} but test images {test.image_shape}: bring"

@@ -40,7 +40,7 @@ class Plan:
         spec: the experiment.
         mesh: devices that share each batch.
         names: names of the stages to run, in their order.
-        images: the images by split: `train`, `test`, and `validation` if there is one.
+        images: the images by split: `train`, and `test` and `validation` where they exist.
         order: the order of the training images.
         roles: descriptions of the networks, and the origin of their weights.
         stages: the stages by name.
@@ -201,7 +201,7 @@ def _read_images(spec: Experiment) -> dict[str, ImageSet | StoredImages]:
     """Returns the images by split."""
     data = spec.data
     train, test = load_splits(data.source, data.train_split, data.test_split, data.stream)
-    images: dict[str, ImageSet | StoredImages] = {"test": test}
+    images: dict[str, ImageSet | StoredImages] = {} if test is None else {"test": test}
     if data.validation_fraction:  # first: all values of train_fraction share it
         train, images["validation"] = hold_out(train, data.validation_fraction, data.subset_seed)
     images["train"] = class_fraction(train, data.train_fraction, data.subset_seed)

@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -17,7 +17,6 @@ from kd_jax.core.text import markdown
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _TEST_METRICS = ("accuracy", "accuracy_gap", "cross_entropy")
 """Beginnings of the names of those metrics that are always of the test images."""
-COLUMNS = ("stage", "network", "resolution", "params", "accuracy", "best", "epoch", "seconds")
 
 
 def environment(mesh: Mesh) -> dict[str, Any]:
@@ -38,6 +37,42 @@ def environment(mesh: Mesh) -> dict[str, Any]:
     }
 
 
+def result(stage: Mapping[str, Any], checkpoint: str = "last") -> float:
+    """Returns the metric that describes a stage.
+
+    Args:
+        stage: content of `stage.json`.
+        checkpoint: `last` or `best`.
+    """
+    value: float = stage[checkpoint][_result_name(stage)]
+    return value
+
+
+def heading(stages: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the name of the column of results: their metric, or `result` if there are several."""
+    names = {_result_name(stage) for stage in stages}
+    return names.pop() if len(names) == 1 else "result"
+
+
+def meaning(stages: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the words that follow the results of some stages in a sentence."""
+    by_metric: dict[str, list[str]] = {}
+    for stage in stages:
+        names = by_metric.setdefault(_result_name(stage), [])
+        if stage["name"] not in names:
+            names.append(stage["name"])
+    if set(by_metric) == {"accuracy"}:
+        return " on the test images"
+    if len(by_metric) == 1:
+        return ""
+    return ", " + ", ".join(f"{metric} of {' and '.join(n)}" for metric, n in by_metric.items())
+
+
+def _result_name(stage: Mapping[str, Any]) -> str:
+    name: str = stage.get("result", "accuracy")  # stages of version 0.1 have test images
+    return name
+
+
 def _rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
@@ -45,8 +80,8 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
             stage["network"],
             str(stage["resolution"]),
             f"{stage['params']:,}",
-            f"{stage['last']['accuracy']:.2%}",
-            f"{stage['best']['accuracy']:.2%}",
+            f"{result(stage):.2%}",
+            f"{result(stage, 'best'):.2%}",
             f"{stage['last']['epoch']:g}",
             f"{stage['seconds']:.0f}",
         )
@@ -59,9 +94,12 @@ def table(summary: Mapping[str, Any]) -> str:
 
     `accuracy` is the accuracy on the test images after the last epoch. `best` is that of the best
     checkpoint. Without a validation split the best checkpoint is chosen on the test images, and
-    its accuracy is then too high. Metrics of further evaluators are below the table.
+    its accuracy is then too high. Where there are no test images, the column is named after the
+    metric that it shows. Metrics of further evaluators are below the table.
     """
-    lines = [markdown(COLUMNS, _rows(summary), left=2), *_further(summary)]
+    name = heading(summary["stages"])
+    columns = ("stage", "network", "resolution", "params", name, "best", "epoch", "seconds")
+    lines = [markdown(columns, _rows(summary), left=2), *_further(summary)]
     return "\n".join(lines)
 
 
@@ -72,7 +110,9 @@ def _further(summary: Mapping[str, Any]) -> list[str]:
         metrics = {
             name: value
             for name, value in stage["last"].items()
-            if "/" in name and not name.startswith(("accuracy", "cross_entropy"))
+            if "/" in name
+            and not name.startswith(("accuracy", "cross_entropy"))
+            and name != _result_name(stage)
         }
         if metrics:
             words = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
@@ -83,9 +123,12 @@ def _further(summary: Mapping[str, Any]) -> list[str]:
 def _chosen_by(summary: Mapping[str, Any]) -> str:
     """Returns the sentence on how the best checkpoints were chosen."""
     metrics = sorted({stage["metric"] for stage in summary["stages"]})
+    tested = {_result_name(stage) for stage in summary["stages"]}
     words = [f"lowest {m[1:]}" if m.startswith("-") else f"highest {m}" for m in metrics]
     text = f"`best` is that of the checkpoint with the {' or '.join(words)}"
-    chosen_on_test = any(m.removeprefix("-").partition("/")[0] in _TEST_METRICS for m in metrics)
+    chosen_on_test = any(
+        m.removeprefix("-").partition("/")[0] in _TEST_METRICS or m in tested for m in metrics
+    )
     return text + (", chosen on the same images." if chosen_on_test else ".")
 
 
@@ -98,12 +141,13 @@ def write(summary: Mapping[str, Any], workdir: epath.Path) -> None:
         ]
         for stage in summary["stages"]
     }
-    _plot(curves, workdir / "curves.png")
-    device, versions = summary["device"], summary["versions"]
+    results = {stage["name"]: _result_name(stage) for stage in summary["stages"]}
+    _plot(curves, results, heading(summary["stages"]), workdir / "curves.png")
+    stages, device, versions = summary["stages"], summary["device"], summary["versions"]
     write_atomically(
         workdir / "report.md",
         f"# {summary['experiment']}\n\n{table(summary)}\n\n"
-        f"`accuracy` is that of the last epoch on the test images. {_chosen_by(summary)}\n\n"
+        f"`{heading(stages)}` is that of the last epoch{meaning(stages)}. {_chosen_by(summary)}\n\n"
         f"Seed {summary['seed']}, {device['count']} x {device['kind']} ({device['platform']}), "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
         + f".\nLower resolutions by the filter {summary['filter']}.\n\n"
@@ -111,7 +155,20 @@ def write(summary: Mapping[str, Any], workdir: epath.Path) -> None:
     )
 
 
-def _plot(curves: Mapping[str, list[dict[str, Any]]], path: epath.Path) -> None:
+def _plot(
+    curves: Mapping[str, list[dict[str, Any]]],
+    results: Mapping[str, str],
+    heading: str,
+    path: epath.Path,
+) -> None:
+    """Draws the result and the training loss of every stage over its epochs.
+
+    Args:
+        curves: the lines of `metrics.jsonl` by stage.
+        results: the metric that describes each stage.
+        heading: label of the axis of these metrics.
+        path: path of the image.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -121,9 +178,11 @@ def _plot(curves: Mapping[str, list[dict[str, Any]]], path: epath.Path) -> None:
     for name, entries in curves.items():
         epochs = [entry["epoch"] for entry in entries]
         marker = "." if len(entries) < 20 else None
-        accuracy.plot(epochs, [entry["accuracy"] for entry in entries], label=name, marker=marker)
+        values = [entry[results[name]] for entry in entries]
+        accuracy.plot(epochs, values, label=name, marker=marker)
         loss.plot(epochs, [entry["train"]["loss"] for entry in entries], label=name, marker=marker)
-    accuracy.set(xlabel="epoch", ylabel="test accuracy")
+    label = "test accuracy" if heading == "accuracy" else heading
+    accuracy.set(xlabel="epoch", ylabel=label)
     loss.set(xlabel="epoch", ylabel="training loss")
     if all(entry["train"]["loss"] > 0 for entries in curves.values() for entry in entries):
         loss.set_yscale("log")

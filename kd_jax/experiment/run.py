@@ -154,8 +154,8 @@ class Run:
         if split not in self._loaders:
             if split not in self.plan.images:
                 raise UsageError(
-                    f"There is no split {split!r}: set data.validation_fraction, or evaluate one of"
-                    f" {', '.join(self.plan.images)}."
+                    f"There is no split {split!r}: set data.test_split or data.validation_fraction,"
+                    f" or evaluate one of {', '.join(self.plan.images)}."
                 )
             streamed = split != "test" and self.spec.data.stream
             make: Callable[..., Loader] = StreamedLoader if streamed else ResidentLoader

@@ -28,6 +28,9 @@ class StageMetrics:
     teacher minus that of the first output.
 
     Attributes:
+        result: metric that describes the stage in tables: the accuracy on the test images. Where
+            there are none, it is that on the validation images, or the headline of the first of the
+            stage's evaluators.
         best: metric that chooses the best checkpoint.
     """
 
@@ -52,9 +55,16 @@ class StageMetrics:
         """
         self._stage, self._main = stage, stage.method.predictions[0]
         classification: Any = EVALUATORS.get("classification")
-        evaluators: dict[str, Evaluator] = {"": classification(split="test")}
+        evaluators: dict[str, Evaluator] = {}
+        if data.test_split is not None:
+            evaluators[""] = classification(split="test")
         if data.validation_fraction:
             evaluators[VALIDATION] = classification(split=VALIDATION)
+        every = {**evaluators, **spec.evaluators}
+        first = next(iter(every))
+        self.result = f"{_prefix(first)}{every[first].headline}"
+        chosen = VALIDATION if data.validation_fraction else first
+        self.best = spec.best or f"{_prefix(chosen)}{every[chosen].headline}"
         context = functools.partial(
             EvaluationContext,
             loader=loader,
@@ -63,10 +73,7 @@ class StageMetrics:
             image_shape=image_shape,
         )
         trained = context(names=stage.method.predictions, predict=self._trained_outputs)
-        self._trained = {
-            name: evaluator.build(trained)
-            for name, evaluator in {**evaluators, **spec.evaluators}.items()
-        }
+        self._trained = {name: evaluator.build(trained) for name, evaluator in every.items()}
         # The accuracies of frozen networks are for comparison only.
         names = tuple(role for role in stage.frozen if role not in stage.recorded)
         frozen = context(names=names, predict=self._frozen_outputs)
@@ -74,8 +81,6 @@ class StageMetrics:
             name: evaluator.build(frozen) for name, evaluator in evaluators.items() if names
         }
         self._frozen_metrics: dict[str, Metrics] | None = None
-        known = f"{VALIDATION}/accuracy" if data.validation_fraction else "accuracy"
-        self.best = spec.best or known
 
     def __call__(self, state: TrainState, frozen: Mapping[str, PyTree]) -> dict[str, float]:
         """Returns the metrics of a state; frozen networks are evaluated once."""
@@ -88,7 +93,7 @@ class StageMetrics:
         found: dict[str, float] = {}
         for name, evaluate in self._trained.items():
             results = {**self._frozen_metrics.get(name, {}), **evaluate(variables)}
-            found |= _flat(f"{name}/" if name else "", results, self._main)
+            found |= _flat(_prefix(name), results, self._main)
         return found
 
     def _trained_outputs(self, variables: PyTree, images: jax.Array) -> dict[str, Outputs]:
@@ -97,6 +102,11 @@ class StageMetrics:
 
     def _frozen_outputs(self, frozen: PyTree, images: jax.Array) -> dict[str, Outputs]:
         return self._stage.outputs(frozen, images)
+
+
+def _prefix(evaluator: str) -> str:
+    """Returns the prefix of the metrics of an evaluator; that of the test images has none."""
+    return f"{evaluator}/" if evaluator else ""
 
 
 def _flat(prefix: str, results: Mapping[str, Mapping[str, float]], main: str) -> dict[str, float]:

@@ -14,6 +14,7 @@ from etils import epath
 from kd_jax.core.errors import UsageError, check_choice
 from kd_jax.core.files import PathLike, absolute_path, write_atomically
 from kd_jax.core.text import markdown
+from kd_jax.experiment import report
 from kd_jax.experiment.keys import override
 from kd_jax.experiment.run import Run
 from kd_jax.experiment.specs import Experiment, experiment
@@ -30,13 +31,18 @@ class Sweep:
         seeds: seeds of the runs.
         values: texts of the values by key, as in `--config.KEY=VALUE`.
         shared: names of the stages that are trained once, with the first seed, for all runs.
+        stages: names of the stages that every run trains; None is all. Other stages that they start
+            from must be shared.
         baseline: stage from which the gains of the others are measured; None measures no gains.
+        metrics: names of the metrics in the table; empty shows the result of every stage.
     """
 
     seeds: tuple[int, ...]
     values: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     shared: tuple[str, ...] = ()
+    stages: tuple[str, ...] | None = None
     baseline: str | None = None
+    metrics: tuple[str, ...] = ()
 
     def __post_init__(self):
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
@@ -73,8 +79,10 @@ def run_sweep(config: Mapping[str, Any], workdir: PathLike, sweep: Sweep) -> dic
     spec = experiment(config)
     for name in sweep.shared:
         check_choice(name, spec.stages, "--shared")
+    for name in sweep.stages or ():
+        check_choice(name, set(spec.stages) - set(sweep.shared), "--stages")
     if sweep.baseline is not None:
-        check_choice(sweep.baseline, spec.stages, "--baseline")
+        check_choice(sweep.baseline, sweep.stages or spec.stages, "--baseline")
     # All configs are checked before anything is trained.
     runs = [
         (variant, seed, _variant(config, variant, seed, sweep.shared, folder / SHARED))
@@ -86,9 +94,15 @@ def run_sweep(config: Mapping[str, Any], workdir: PathLike, sweep: Sweep) -> dic
         Run(_only(first, sweep.shared), folder / SHARED).run()
     results: list[dict[str, Any]] = []
     for variant, seed, values in runs:
-        summary = Run(values, folder / _name(variant) / f"seed{seed}").run()
+        run = Run(values, folder / _name(variant) / f"seed{seed}", stages=sweep.stages)
+        summary = run.run()
         results.append({"values": variant, "seed": seed, "stages": summary["stages"]})
-    found = {"seeds": list(sweep.seeds), "baseline": sweep.baseline, "runs": results}
+    found = {
+        "seeds": list(sweep.seeds),
+        "baseline": sweep.baseline,
+        "metrics": list(sweep.metrics),
+        "runs": results,
+    }
     write_atomically(folder / "sweep.json", json.dumps(found, indent=2) + "\n")
     write_atomically(folder / "sweep.md", table(found) + "\n")
     return found
@@ -133,33 +147,41 @@ def _name(variant: Mapping[str, str]) -> str:
 def table(found: Mapping[str, Any]) -> str:
     """Returns the results as a Markdown table.
 
-    Accuracies are those of the last epoch, in percent: mean and standard deviation over the seeds.
+    The results are those of the last epoch, in percent: mean and standard deviation over the seeds.
     The gain over the baseline is paired by seed, with its standard error.
     """
-    baseline = found["baseline"]
-    groups: dict[str, dict[str, dict[int, float]]] = {}
+    baseline, metrics = found["baseline"], found["metrics"]
+    groups: dict[str, dict[str, dict[int, list[float]]]] = {}
     for run in found["runs"]:
         stages = groups.setdefault(_name(run["values"]), {})
         for stage in run["stages"]:
-            stages.setdefault(stage["name"], {})[run["seed"]] = stage["last"]["accuracy"]
+            last = stage["last"]
+            values = [last.get(metric, math.nan) for metric in metrics] or [report.result(stage)]
+            stages.setdefault(stage["name"], {})[run["seed"]] = values
     rows = []
-    for values, stages in groups.items():
+    for swept, stages in groups.items():
         for name, by_seed in stages.items():
-            cells = [] if values == "." else [values]
-            cells += [name, mean_and_std(list(by_seed.values()))]
-            if baseline is not None:
-                base = stages.get(baseline)
-                gains = [by_seed[s] - base[s] for s in by_seed] if base else []
-                cells.append(mean_and_error(gains) if gains and name != baseline else "-")
+            cells = [] if swept == "." else [swept]
+            cells.append(name)
+            for column, of_seeds in enumerate(zip(*by_seed.values(), strict=True)):
+                cells.append("-" if any(map(math.isnan, of_seeds)) else mean_and_std(of_seeds))
+                if baseline is not None:
+                    base = stages.get(baseline, {})
+                    gains = [by_seed[seed][column] - base[seed][column] for seed in base]
+                    compared = gains and name != baseline and not any(map(math.isnan, gains))
+                    cells.append(mean_and_error(gains) if compared else "-")
             rows.append(cells)
-    swept = [] if "." in groups else ["values"]
-    gain = [] if baseline is None else [f"gain over {baseline}"]
-    columns = (*swept, "stage", "accuracy", *gain)
+    first = () if "." in groups else ("values",)
+    ends = [stage for run in found["runs"] for stage in run["stages"]]
+    columns = [*first, "stage"]
+    for metric in metrics or [report.heading(ends)]:
+        columns += [metric] if baseline is None else [metric, f"gain over {baseline}"]
     seeds = ", ".join(map(str, found["seeds"]))
-    paired = "; gain paired by seed ± standard error" if gain else ""
+    paired = "" if baseline is None else "; gain paired by seed ± standard error"
+    where = "" if metrics else report.meaning(ends)
     return (
-        f"{markdown(columns, rows, left=len(swept) + 1)}\n\n"
-        f"Percent on the test images after the last epoch, seeds {seeds}: mean ± standard"
+        f"{markdown(columns, rows, left=len(first) + 1)}\n\n"
+        f"Percent after the last epoch{where}, seeds {seeds}: mean ± standard"
         f" deviation{paired}."
     )
 

@@ -13,6 +13,7 @@ from etils import epath
 
 from kd_jax.core.errors import UsageError, check_choice
 from kd_jax.core.files import PathLike, absolute_path, write_atomically
+from kd_jax.experiment import report
 from kd_jax.experiment import run as runs
 from kd_jax.experiment.building import to_config
 from kd_jax.experiment.config_files import import_modules
@@ -73,7 +74,8 @@ class Result(NamedTuple):
     Attributes:
         network: name of the architecture.
         resolution: height of the images that the network sees.
-        accuracy: accuracy on the test images after the last epoch, 0 to 1.
+        accuracy: result of the stage after the last epoch, 0 to 1: the accuracy on the test images,
+            where there are any.
         metrics: all metrics after the last epoch, and `images_per_second` of training.
         seconds: time of the stage, with compilation and evaluations.
         device: number and kind of the devices.
@@ -151,7 +153,7 @@ def run(config: Mapping[str, Any], workdir: PathLike) -> Result:
     return Result(
         network=stage["network"],
         resolution=stage["resolution"],
-        accuracy=stage["last"]["accuracy"],
+        accuracy=report.result(stage),
         metrics={**stage["last"], "images_per_second": stage["images_per_second"]},
         seconds=stage["seconds"],
         device=f"{device['count']} x {device['kind']} ({device['platform']})",

@@ -40,6 +40,13 @@ def test_splits_must_belong_together():
             load_splits(Memory({"train": train, "test": test}), "train", "test")
 
 
+def test_there_may_be_no_test_images():
+    train = gray((3, 3), [0, 1, 0, 1])
+    assert load_splits(Memory({"train": train}), "train", None) == (train, None)
+    with pytest.raises(UsageError, match="split 'train' is empty"):
+        load_splits(Memory({"train": gray((3, 3), [])}), "train", None)
+
+
 def numbered(labels, num_classes=None):
     """Images that hold their own number."""
     labels = np.asarray(labels, np.int32)

@@ -13,8 +13,8 @@ from kd_jax.experiment.config_files import (
     parse_argument,
     sibling,
     stage,
-    step_sgd,
 )
+from kd_jax.experiment.recipes import RECIPES
 from kd_jax.experiment.specs import experiment
 
 DEFAULTS = {"student": "resnet18", "resolution": 16, "width": 1.0, "baselines": False}
@@ -55,8 +55,7 @@ def test_a_bad_argument_is_named(argument, says):
 
 
 def test_stages_share_no_part():
-    optimizers = step_sgd(100)
-    assert optimizers["default"]["schedule"]["milestones"] == [37.5, 65.0, 90.0]
+    optimizers = RECIPES["ekd"].optimizers("resnet8", 100)
     student = {"name": "resnet8"}
     made = stage(
         {"name": "kd"}, optimizers, 100, teacher=from_stage("one"), student=student, best="x"

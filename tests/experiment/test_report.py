@@ -6,7 +6,7 @@ import pytest
 from etils import epath
 
 from kd_jax.core.text import markdown
-from kd_jax.experiment.report import table, write
+from kd_jax.experiment.report import heading, meaning, table, write
 
 STAGE = {
     "name": "teacher",
@@ -35,6 +35,19 @@ def test_metrics_of_further_evaluators_are_below_the_table():
     lines = table({"stages": [{**STAGE, "last": last}]}).splitlines()
     assert lines[-1] == "teacher: shelf/recall_at_1 0.25"
     assert len(lines) == 5
+
+
+def test_the_column_of_the_results_has_the_name_of_their_metric():
+    faces = {"result": "pairs/accuracy", "last": {"pairs/accuracy": 0.75, "epoch": 1.0}}
+    faces = {**STAGE, **faces, "name": "student", "best": {"pairs/accuracy": 0.8}}
+    header, _, row, *further = table({"stages": [faces]}).splitlines()
+    assert "| pairs/accuracy |" in header
+    assert "75.00%" in row
+    assert not further
+    assert heading([faces]) == "pairs/accuracy"
+    assert heading([STAGE, faces]) == "result"
+    assert meaning([STAGE, STUDENT]) == " on the test images"
+    assert meaning([STAGE, faces]) == ", accuracy of teacher, pairs/accuracy of student"
 
 
 def test_a_table_is_aligned():

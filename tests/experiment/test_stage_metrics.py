@@ -71,6 +71,26 @@ def test_further_evaluators_have_their_name_as_a_prefix(validated):
     assert 0 <= log(workdir)[-1]["near/recall_at_1"] <= log(workdir)[-1]["near/recall_at_2"] <= 1
 
 
+def test_an_evaluator_gives_the_result_where_there_are_no_test_images(tmp_path, programs):
+    evaluators = {"near": {"name": "retrieval", "split": "train", "ks": [2]}}
+    config = teacher_config(data={"test_split": None}, evaluators=evaluators)
+    (stage,) = kd_jax.run(config, tmp_path)["stages"]
+    assert (stage["result"], stage["metric"]) == ("near/recall_at_2", "near/recall_at_2")
+    assert set(stage["last"]) == {"near/recall_at_2", "step", "epoch"}
+    report = (tmp_path / "report.md").read_text()
+    assert "| near/recall_at_2 |" in report
+    assert "test images" not in report
+    assert "chosen on the same images" in report
+
+
+def test_without_test_images_something_else_must_be_evaluated(tmp_path):
+    says = "stages.teacher evaluates nothing without data.test_split: set data.validation_fraction"
+    with pytest.raises(UsageError, match=says):
+        kd_jax.run(teacher_config(data={"test_split": None}), tmp_path)
+    plan = Run(teacher_config(data={"test_split": None, "validation_fraction": 0.25}), tmp_path)
+    assert set(plan.plan.images) == {"train", "validation"}
+
+
 @pytest.mark.parametrize(("best", "sign"), [("-cross_entropy", -1), ("near/recall_at_1", 1)])
 def test_another_metric_chooses_the_best(tmp_path, best, sign):
     evaluators = {"near": {"name": "retrieval", "split": "test", "ks": [1]}}
@@ -91,7 +111,7 @@ def test_an_unknown_metric_is_one_sentence(tmp_path):
 @pytest.mark.parametrize(
     ("evaluator", "says"),
     [
-        ({"split": "validation"}, "no split 'validation': set data.validation_fraction"),
+        ({"split": "validation"}, "no split 'validation': set data.test_split or data.validation"),
         ({"ks": [50]}, r"ks = \(50,\) is impossible: choose 1 to 49"),
     ],
 )

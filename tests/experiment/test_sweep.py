@@ -50,12 +50,25 @@ def test_the_gain_is_paired_by_seed():
         }
         for seed in range(3)
     ]
-    text = table({"seeds": [0, 1, 2], "baseline": "alone", "runs": runs})
+    found = {"seeds": [0, 1, 2], "baseline": "alone", "metrics": [], "runs": runs}
+    text = table(found)
     gains = np.array([2, 1, 3])
     error = gains.std(ddof=1) / np.sqrt(3)
     assert f"+{gains.mean():.2f} ± {error:.2f}" in text
     assert "60.00 ± 10.00" in text
     assert "gain over alone" in text
+    assert "on the test images" in text
+
+
+def test_the_table_shows_the_chosen_metrics():
+    last = {"accuracy": 0.5, "pairs/accuracy_8": 0.25}
+    stages = [{"name": "student", "last": last}, {"name": "other", "last": {"accuracy": 0.5}}]
+    runs = [{"values": {}, "seed": 0, "stages": stages}]
+    metrics = ["pairs/accuracy_8", "accuracy"]
+    text = table({"seeds": [0], "baseline": None, "metrics": metrics, "runs": runs})
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    assert cells[0] == ["stage", *metrics]
+    assert cells[2:4] == [["student", "25.00", "50.00"], ["other", "-", "50.00"]]
 
 
 def test_means_of_one_value_have_no_spread():
@@ -70,6 +83,8 @@ def test_means_of_one_value_have_no_spread():
         ({"seeds": (0,), "values": {"seed": ()}}, "--sweep=seed: name one value or more"),
         ({"seeds": (0,), "shared": ("techer",)}, "--shared = 'techer' is unknown"),
         ({"seeds": (0,), "baseline": "alone"}, "--baseline = 'alone' is unknown"),
+        ({"seeds": (0,), "stages": ("alone",)}, "--stages = 'alone' is unknown"),
+        ({"seeds": (0,), "stages": ("student",), "baseline": "teacher"}, "'teacher' is unknown"),
         ({"seeds": (0,), "shared": ("teacher", "student")}, "names every stage"),
         ({"seeds": (0,), "values": {"data.batchsize": ("1",)}}, "data.batchsize is not used"),
     ],
