@@ -15,60 +15,61 @@ are drawn next to the file.
 
 Images of faces must be aligned. `--size` is the part in their middle that is used, as in training:
 112x96 of 112x112 for KDim's networks. The network sees them at its own resolution. The second image
-of every pair, the probe, is reduced to each of `--probe_sizes` and enlarged again; `--mode=lr_lr`
-reduces both images. The probes of SCface are small already. A folder has one folder per identity:
-random identities are chosen, one image of each is the gallery, and the others are the probes.
-`--out=FILE.json` stores every number with its protocol and filters.
+of every pair, the probe, is blurred, reduced to each of `--probe_sizes` and enlarged again;
+`--mode=lr_lr` reduces both images. `--blur=0` leaves the blur out, `--down=none` only blurs.
+`--protocol=plain` uses no mirror images, as in KDim. `--threshold` is set beforehand, as in HORKD;
+`--threshold_pairs` is a list of other pairs, whose best threshold is used. Without them the
+threshold is chosen by cross-validation.
+
+The probes of SCface are small already. A folder has one folder per identity: random identities are
+chosen, one image of each is the gallery, and the others are the probes. With `--probe_fraction=0.2`
+four fifths of the images of each identity are the gallery. `--out=FILE.json` stores every number
+with its protocol and filters.
 """
 
 import argparse
-import contextlib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from kd_jax.commands import _classification, _cli
+from kd_jax.commands import _classification, _cli, _faces
 from kd_jax.core.errors import UsageError, check_choice
 from kd_jax.core.files import write_atomically
-from kd_jax.core.text import markdown
 from kd_jax.data.preprocessing import Degradation
-from kd_jax.evaluation import identification
-from kd_jax.evaluation.faces import (
-    MODES,
-    PROTOCOLS,
-    FaceGallery,
-    FacePairs,
-    lr_verification,
-    read_bin,
-    read_gallery,
-    read_pairs,
-    read_scface,
-)
+from kd_jax.evaluation.faces import MODES, PROTOCOLS
+from kd_jax.evaluation.faces.protocols import uncentered
+from kd_jax.evaluation.identification import RANKED
 from kd_jax.pretrained import Embedder
 
 _EXAMPLE = (
     "kd-jax evaluate --network=runs/kdim_lfw/kdim --size=112x96 --pairs=lfw/pairs.txt --images=lfw"
 )
 
-_FILTERS = ("size", "down", "up", "blur")
+_FILTERS = ("down", "up", "blur")
+_VERIFICATION = (*_FILTERS, "size", "mode", "protocol", "threshold", "threshold_pairs")
 _USES: dict[str, tuple[str, ...]] = {
     "source": ("path", "split", "resolutions"),
-    "pairs": (*_FILTERS, "images", "mode", "protocol", "probe_sizes"),
-    "bin": (*_FILTERS, "mode", "protocol", "probe_sizes"),
-    "scface": _FILTERS,
-    "folder": (*_FILTERS, "identities", "seed", "probe_sizes"),
+    "pairs": (*_VERIFICATION, "images", "probe_sizes"),
+    "bin": (*_VERIFICATION, "probe_sizes"),
+    "scface": ("size",),
+    "folder": (
+        *(*_FILTERS, "size", "probe_sizes"),
+        *("identities", "min_images", "seed", "probe_fraction", "ranked"),
+    ),
 }
 """The sets of images, and the options that each uses in addition to the common ones."""
 
 _DEFAULTS = {
     "split": "test",
     "resolutions": "full",
-    "down": "bicubic",
-    "up": "bicubic",
-    "blur": 0.0,
+    "down": Degradation.down,
+    "up": Degradation.up,
+    "blur": Degradation.blur,
     "identities": 100,
+    "min_images": 1,
     "seed": 0,
+    "probe_fraction": 0.0,
+    "ranked": "images",
     "probe_sizes": "8,12,16,20,full",
     "mode": "hr_lr",
     "protocol": "exact",
@@ -97,21 +98,35 @@ def _run(argv: list[str]) -> None:
     crop, sizes = _cli.height_and_width(args.size), _cli.probe_sizes(args.probe_sizes)
     check_choice(args.mode, MODES, "--mode")
     check_choice(args.protocol, PROTOCOLS, "--protocol")
+    check_choice(args.ranked, RANKED, "--ranked")
+    if args.min_images < 1:
+        raise UsageError(f"--min_images={args.min_images} must be 1 or more.")
+    if not 0 <= args.probe_fraction < 1:
+        raise UsageError("--probe_fraction must be 0 or more, and less than 1.")
     path = _cli.writable(args.out, "--out") if args.out else None
     if kind == "pairs":
         parser.require(args, "images")
+    _check_threshold(args)
     degradation = _degradation(args)  # its error comes before the network is read
     embed = Embedder(_cli.load_network(args), degradation=degradation)
+    options = {name: getattr(args, name) for name in (kind, *_USES[kind])}
     metrics = {
         **_cli.network_json(args),
-        "size": args.size,
-        "degradation": {"down": args.down, "up": args.up, "blur": args.blur},
-        **{name: getattr(args, name) for name in (kind, *_USES[kind]) if name not in _FILTERS},
-        **_evaluate(kind, args, embed, crop, sizes),
+        **{name: value for name, value in options.items() if name not in _FILTERS},
+        "degradation": {name: options[name] for name in _FILTERS if name in options},
+        **_faces.evaluate(kind, args, embed, crop, sizes),
     }
-    print(table(metrics))
+    print(_faces.table(metrics))
     if path is not None:
         write_atomically(path, json.dumps(metrics, indent=2) + "\n")
+
+
+def _check_threshold(args: argparse.Namespace) -> None:
+    """Raises `UsageError` if the threshold is given twice, or the protocol allows none."""
+    if args.threshold is not None and args.threshold_pairs is not None:
+        raise UsageError("--threshold and --threshold_pairs both set the threshold: omit one.")
+    if args.threshold is not None or args.threshold_pairs is not None:
+        uncentered(args.protocol)
 
 
 def _degradation(args: argparse.Namespace) -> Degradation:
@@ -156,14 +171,19 @@ def _parser() -> _cli.Parser:
     add("--scface", help="folder of the aligned images of SCface")
     add("--folder", help="folder of images to identify, with one folder per identity")
     add("--identities", type=int, help="number of identities of --folder (default: 100)")
+    add("--min_images", type=int, help="smallest number of images of each (default: 1)")
     add("--seed", type=_cli.seed, help="seed of their choice (default: 0)")
+    add("--probe_fraction", type=float, help="fraction of their images that are probes")
+    add("--ranked", help=f"objects that a rank counts: {' or '.join(RANKED)} (default: images)")
     add("--size", help="HEIGHTxWIDTH of the middle of the images that is used (default: all)")
     add("--probe_sizes", help="heights of reduced probes (default: 8,12,16,20,full)")
     add("--mode", help=f"images that are reduced: {' or '.join(MODES)} (default: hr_lr)")
     add("--protocol", help=f"of verification: {', '.join(PROTOCOLS)} (default: exact)")
-    add("--down", help="filter that reduces (default: bicubic)")
+    add("--threshold", type=float, help="threshold that is set beforehand")
+    add("--threshold_pairs", help="other pairs, whose best threshold is used")
+    add("--blur", type=float, help="blur before the reduction, as in Degradation (default: 0.5)")
+    add("--down", help="filter that reduces, or none (default: bicubic)")
     add("--up", help="filter that enlarges again (default: bicubic)")
-    add("--blur", type=float, help="blur before the reduction, as in Degradation")
     add("--out", help="JSON file for the results")
     return parser
 
@@ -180,98 +200,6 @@ def _kind(args: argparse.Namespace) -> str:
         if getattr(args, name) is not None:
             raise UsageError(f"--{name} is not used with --{kinds[0]}: leave it out.")
     return kinds[0]
-
-
-def _evaluate(
-    kind: str,
-    args: argparse.Namespace,
-    embed: Embedder,
-    crop: tuple[int, int] | None,
-    sizes: tuple[int | None, ...],
-) -> dict[str, Any]:
-    """Returns the metrics of a set of images, as JSON."""
-    if kind == "pairs":
-        return verify(
-            embed, read_pairs(args.pairs, args.images, crop), sizes, args.mode, args.protocol
-        )
-    if kind == "bin":
-        return verify(embed, read_bin(args.bin, crop), sizes, args.mode, args.protocol)
-    if kind == "scface":
-        return identify(embed, read_scface(args.scface, crop))
-    return identify(embed, read_gallery(args.folder, crop, args.identities, args.seed), sizes)
-
-
-def verify(
-    embed: Embedder, pairs: FacePairs, sizes: tuple[int | None, ...], mode: str, protocol: str
-) -> dict[str, Any]:
-    """Verifies pairs at several sizes of the probe; returns JSON."""
-    with _of(pairs.name):
-        results = lr_verification(embed, pairs, sizes, mode=mode, protocol=protocol)
-    return {
-        "set": pairs.name,
-        "mode": mode,
-        "sizes": {_name(size): result.to_json() for size, result in results.items()},
-    }
-
-
-def identify(
-    embed: Embedder, faces: FaceGallery, sizes: tuple[int | None, ...] = (None,)
-) -> dict[str, Any]:
-    """Identifies every set of probes at several sizes; returns JSON."""
-    gallery, probes = embed(faces.gallery.images), {}
-    ranks = [rank for rank in (1, 5, 10) if rank <= len(gallery)]
-    for name, images in faces.probes.items():
-        for size in sizes:
-            with _of(faces.name):
-                metrics = identification(
-                    gallery,
-                    faces.gallery.labels,
-                    embed(images.images, size=size),
-                    images.labels,
-                    ranks=ranks,
-                )
-            probes[name if sizes == (None,) else f"{name}, {_name(size)}"] = metrics.to_json()
-    return {"set": faces.name, "probes": probes}
-
-
-@contextlib.contextmanager
-def _of(name: str) -> Iterator[None]:
-    """Names the set in errors."""
-    try:
-        yield
-    except UsageError:
-        raise
-    except ValueError as error:
-        raise UsageError(f"{name} cannot be evaluated: {error}.") from error
-
-
-def _name(size: int | None) -> str:
-    return "full" if size is None else str(size)
-
-
-def table(metrics: Mapping[str, Any]) -> str:
-    """Returns the results as a Markdown table, in percent."""
-    if "probes" in metrics:
-        ranks = next(iter(metrics["probes"].values()))["cmc"]
-        rows = [
-            [name, *(f"{100 * share:.2f}" for share in result["cmc"].values())]
-            for name, result in metrics["probes"].items()
-        ]
-        return markdown(("probes", *(f"rank {rank}" for rank in ranks)), rows)
-    rows = [
-        [
-            size,
-            f"{100 * result['accuracy']:.2f}",
-            f"{100 * result['std']:.2f}",
-            f"{100 * result['auc']:.2f}",
-            f"{100 * result['eer']:.2f}",
-            *(f"{100 * rate['val']:.2f}" for rate in result["val_at_far"].values()),
-        ]
-        for size, result in metrics["sizes"].items()
-    ]
-    fars = next(iter(metrics["sizes"].values()))["val_at_far"]
-    columns = ("probe", "accuracy", "std", "AUC", "EER", *(f"VAL@{far}" for far in fars))
-    return markdown(columns, rows)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,11 @@ from kd_jax.core.errors import UsageError
 from kd_jax.data.base import StoredSource
 from kd_jax.data.class_positions import positions_in_class
 from kd_jax.data.images import StoredImages
+from kd_jax.data.splits import hold_out
+
+_IDENTITY_STREAM = 2**63 + 3
+"""Second word of the Philox key of the choice of identities. All other random choices have other
+words, hence other streams."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +22,13 @@ class Identities(StoredSource):
     """Images of identities that have no official splits.
 
     The last images of every identity are the split `test`, and all others are the split `train`.
-    The classes are the chosen identities, in their order.
+    With `test_fraction` the images of the split `test` are random. The classes are the chosen
+    identities, in their order.
+
+    `identities=180, test_fraction=0.2` is the closed set of UCCS in HORKD and EKD: 180 random
+    identities, the images of each randomly divided by 4:1. Every random choice depends only on the
+    seed and on the stored images. The division does not depend on the choice of identities, and the
+    identities of a smaller number are among those of a greater number.
 
     Attributes:
         path: path of the images.
@@ -30,6 +41,11 @@ class Identities(StoredSource):
         test_images: number of images per identity in the split `test`, the last by name.
         size: height and width of the center that is cut out of every image; (112, 96) makes
             SphereFace's crops of 112x112 ones. None uses whole images.
+        identities: number of identities, drawn among those that the other options leave; None uses
+            all of them.
+        test_fraction: fraction of the images of each identity in the split `test`, drawn by
+            `kd_jax.data.hold_out`. 0 takes the last `test_images` instead.
+        seed: seed of `identities` and `test_fraction`.
     """
 
     path: str
@@ -38,6 +54,9 @@ class Identities(StoredSource):
     min_images: int = 2
     test_images: int = 1
     size: tuple[int, int] | None = None
+    identities: int | None = None
+    test_fraction: float = 0.0
+    seed: int = 0
 
     def __post_init__(self):
         if not 0 <= self.test_images < self.min_images:
@@ -47,6 +66,17 @@ class Identities(StoredSource):
             )
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
             raise ValueError(f"size {self.size} must be a height and a width")
+        if self.identities is not None and self.identities < 1:
+            raise ValueError(f"identities must be 1 or more, not {self.identities}")
+        if not 0 <= self.test_fraction < 1:
+            raise ValueError("test_fraction must be 0 or more, and less than 1")
+        if self.test_fraction and (self.test_images != 1 or self.min_images < 2):
+            raise ValueError(
+                "test_fraction replaces test_images, which must be left out, and needs min_images"
+                " of 2 or more"
+            )
+        if not 0 <= self.seed < 2**64:
+            raise ValueError("seed must be 0 or more, and less than 2**64")
 
     def _all(self) -> tuple[StoredImages, list[str]]:
         """Returns all images, sorted in each identity, and the names of the identities by label."""
@@ -58,16 +88,42 @@ class Identities(StoredSource):
     def _whole(self, split: str) -> StoredImages:
         images, names = self._all()
         sizes = np.bincount(images.labels, minlength=len(names))
-        used = self._chosen(names) & (sizes >= self.min_images)
-        if not used.any():
+        used = self._drawn(self._chosen(names) & (sizes >= self.min_images))
+        if self.test_fraction:
+            kept, held_out = hold_out(images, self.test_fraction, self.seed)
+            images = kept if split == "train" else held_out
+            rows = used[images.labels]
+        else:
+            last = positions_in_class(images.labels) >= (sizes - self.test_images)[images.labels]
+            rows = used[images.labels] & (last == (split == "test"))
+        part = images.keep(rows)
+        classes = np.cumsum(used, dtype=np.int32) - 1
+        return dataclasses.replace(part, labels=classes[part.labels], num_classes=int(used.sum()))
+
+    def _drawn(self, eligible: np.ndarray) -> np.ndarray:
+        """Returns the mask of the identities to use.
+
+        Args:
+            eligible: mask of the identities that the other options leave, bool `[I]`.
+        """
+        found = int(eligible.sum())
+        if not found:
             raise UsageError(
                 f"{self.path} holds no chosen identity with {self.min_images} images or more: set"
                 " data.source.min_images, include and exclude_ids to keep some."
             )
-        held_out = positions_in_class(images.labels) >= (sizes - self.test_images)[images.labels]
-        part = images.keep(used[images.labels] & (held_out == (split == "test")))
-        classes = np.cumsum(used, dtype=np.int32) - 1
-        return dataclasses.replace(part, labels=classes[part.labels], num_classes=int(used.sum()))
+        if self.identities is None:
+            return eligible
+        if found < self.identities:
+            raise UsageError(
+                f"{self.path} holds {found} chosen identities with {self.min_images} images or"
+                f" more, but identities = {self.identities}: reduce it or min_images."
+            )
+        generator = np.random.Philox(key=np.array([self.seed, _IDENTITY_STREAM], np.uint64))
+        order = np.argsort(generator.random_raw(len(eligible)), kind="stable")
+        used = np.zeros_like(eligible)
+        used[order[eligible[order]][: self.identities]] = True
+        return used
 
     def _chosen(self, names: list[str]) -> np.ndarray:
         """Returns the mask of the identities that the two lists leave, bool `[len(names)]`."""

@@ -1,7 +1,7 @@
 """Evaluation of trained networks: evaluators that a config can name, and pure functions.
 
 `names()` lists all evaluators, and `register` adds one of your own. `verification`,
-`identification` and `recall_at_k` compute metrics from any embeddings.
+`best_threshold`, `identification` and `recall_at_k` compute metrics from any embeddings.
 """
 
 from kd_jax.evaluation.base import EVALUATORS as EVALUATORS
@@ -11,6 +11,7 @@ from kd_jax.evaluation.classification import Classification as Classification
 from kd_jax.evaluation.classification import classification as classification
 from kd_jax.evaluation.identification import identification as identification
 from kd_jax.evaluation.retrieval import recall_at_k as recall_at_k
+from kd_jax.evaluation.verification import best_threshold as best_threshold
 from kd_jax.evaluation.verification import verification as verification
 
 names = EVALUATORS.names

@@ -144,6 +144,7 @@ def mate_ranks(
     gallery_labels: np.ndarray,
     *,
     own: np.ndarray | None = None,
+    by_identity: bool = False,
     block_size: int,
 ) -> np.ndarray:
     """Computes the rank of the first mate of each query, an image with the label of the query.
@@ -157,7 +158,10 @@ def mate_ranks(
         query_labels: labels `[Q]`; every query has a mate in the gallery.
         gallery: unit rows `[G, D]`.
         gallery_labels: labels `[G]`.
-        own: row of the gallery that is the query itself and is left out, int `[Q]`.
+        own: row of the gallery that is the query itself and is left out, int `[Q]`; not used with
+            `by_identity`.
+        by_identity: rank the labels of the gallery, each by its nearest image, in place of the
+            images.
         block_size: number of scores in memory at once; at least those of one query are.
 
     Returns:
@@ -169,10 +173,16 @@ def mate_ranks(
     if block_size < 1:
         raise ValueError(f"block_size must be 1 or more scores at once, not {block_size}")
     step = max(1, block_size // len(gallery))
+    if by_identity:
+        order = np.argsort(gallery_labels, kind="stable")
+        gallery = gallery[order]
+        gallery_labels, starts = np.unique(gallery_labels[order], return_index=True)
     ranks = np.empty(len(queries), np.int64)
     for start in range(0, len(queries), step):
         block = slice(start, start + step)
         scores = queries[block] @ gallery.T
+        if by_identity:
+            scores = np.maximum.reduceat(scores, starts, axis=1)
         mate = query_labels[block, np.newaxis] == gallery_labels
         other = ~mate
         if own is not None:

@@ -48,6 +48,11 @@ class Evaluator:
     registered by `@EVALUATORS.register("name")`.
     """
 
+    @property
+    def headline(self) -> str:
+        """Returns the name of the metric that describes a network in a table."""
+        raise NotImplementedError
+
     def build(self, context: EvaluationContext) -> Callable[[PyTree], Metrics]:
         """Reads what the evaluation needs and compiles it.
 

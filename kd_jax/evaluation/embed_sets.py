@@ -40,8 +40,8 @@ class SetEmbedder:
             mesh: devices over which a batch is split; each has a copy of the variables.
             batch_size: number of images per batch, over all devices; it is rounded up to a multiple
                 of the number of devices.
-            degradation: filters and blur of low resolutions; None is Pillow's bicubic filter down
-                and up.
+            degradation: blur and filters of low resolutions; None is the default of `Degradation`,
+                which also degrades training images.
         """
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
         filters = degradation or Degradation()

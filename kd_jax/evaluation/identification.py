@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from kd_jax.core.errors import check_choice
 from kd_jax.evaluation import _embeddings
+
+RANKED = ("images", "identities")
+"""Objects that a rank of `identification` can count."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +19,8 @@ class Identification:
     """Result of `identification`.
 
     Attributes:
-        cmc: fraction of the probes with a mate among the k nearest gallery images, by rank k.
+        cmc: fraction of the probes with a mate among the k nearest gallery images or identities,
+            by rank k.
         probes: number of probe images.
         gallery: number of gallery images.
         identities: number of identities in the gallery.
@@ -40,14 +45,16 @@ def identification(
     probe_labels: ArrayLike,
     *,
     ranks: Iterable[int] = (1, 5, 10),
+    ranked: str = "images",
     block_size: int = _embeddings.SCORES_AT_ONCE,
 ) -> Identification:
     """Computes closed-set identification by cosine similarity: the cumulative match curve (CMC).
 
     A probe succeeds at rank k if one of its k nearest gallery images is a mate, an image of its
-    identity. A rank counts images, not identities; an identity can have any number of images. The
-    result is pessimistic: of images whose scores differ by at most 1e-12, those of other
-    identities are ranked first.
+    identity. With `ranked="identities"` it succeeds if its identity is one of the k nearest, where
+    an identity is as near as its nearest image; 1 minus this is the top-K error of a closed set.
+    Both are the same at rank 1. An identity can have any number of images. The result is
+    pessimistic: of scores that differ by at most 1e-12, those of other identities are ranked first.
 
     Args:
         gallery: embeddings `[G, D]` of known images of two or more identities. It may contain
@@ -55,7 +62,8 @@ def identification(
         gallery_labels: identities `[G]`, integers or strings.
         probes: embeddings `[P, D]` of the images to identify. Embeddings can have any norm.
         probe_labels: identities `[P]`.
-        ranks: values of k, each from 1 to G.
+        ranks: values of k, each from 1 to the number of ranked images or identities.
+        ranked: objects that a rank counts, `"images"` or `"identities"`.
         block_size: number of scores in memory at once; it does not change the result.
 
     Returns:
@@ -77,8 +85,10 @@ def identification(
         )
     known_labels = _embeddings.as_labels(gallery_labels, len(known), "gallery_labels")
     labels = _embeddings.as_labels(probe_labels, len(unknown), "probe_labels")
-    ranks = _embeddings.as_ranks(ranks, len(known), "ranks")
+    check_choice(ranked, RANKED, "ranked")
     identities = np.unique(known_labels)
+    most = len(known) if ranked == "images" else len(identities)
+    ranks = _embeddings.as_ranks(ranks, most, "ranks")
     if len(identities) < 2:
         raise ValueError("gallery has one identity, which every probe would find: add others")
     strangers = np.flatnonzero(~np.isin(labels, identities))
@@ -92,6 +102,7 @@ def identification(
         labels,
         _embeddings.unit_rows(known, "gallery"),
         known_labels,
+        by_identity=ranked == "identities",
         block_size=block_size,
     )
     return Identification(

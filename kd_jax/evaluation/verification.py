@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kd_jax.evaluation._embeddings import as_embeddings
+from kd_jax.evaluation._pair_scores import PairScores, fused
 from kd_jax.evaluation.faces.protocols import (
     BEST,
-    EQUAL,
-    FUSE,
     METRICS,
     SCORES,
+    Metric,
     Protocol,
-    Side,
     protocol_of,
+    uncentered,
 )
 
 
@@ -104,7 +103,7 @@ def verification(
         the code of each protocol is named in `faces/protocols.py`.
     """
     protocol = protocol_of(protocol)
-    one, other = _fused(first, second, first_mirrored, second_mirrored, protocol.fuse)
+    one, other = fused(first, second, first_mirrored, second_mirrored, protocol.fuse)
     same, fold = as_folds(same, fold, len(one))
     fars = tuple(fars)
     if not all(0 < far < 1 for far in fars):
@@ -115,14 +114,10 @@ def verification(
     accuracies, thresholds = [], []
     rates: dict[float, list[tuple[float, float]]] = {far: [] for far in fars}
     for k, row in enumerate(scores):
-        train = _Scores(row[fold != k], same[fold != k], protocol.equal)
-        test = _Scores(row[fold == k], same[fold == k], protocol.equal)
+        train = PairScores(row[fold != k], same[fold != k], protocol.equal)
+        test = PairScores(row[fold == k], same[fold == k], protocol.equal)
         exact = train.exact_thresholds(metric.ends)
-        candidates = exact
-        if protocol.thresholds != "exact":
-            candidates = metric.sign * np.asarray(protocol.thresholds, np.float64)
-        right = train.right(candidates)
-        threshold = BEST[protocol.best](candidates[right == right.max()])
+        threshold = _best(train, protocol, metric)
         accuracies.append(test.right(threshold) / len(test))
         thresholds.append(metric.sign * threshold)
         far_train = train.far(exact)
@@ -143,84 +138,52 @@ def verification(
     )
 
 
-class _Scores:
-    """Counts pairs by threshold: pairs with greater scores are accepted as the same person.
-
-    Attributes:
-        same: scores of the pairs of one person, ascending.
-        different: scores of the pairs of two persons, ascending.
-    """
-
-    def __init__(self, scores: np.ndarray, same: np.ndarray, equal: str):
-        """Sorts the scores.
-
-        Args:
-            scores: float64 `[P]`, greater for pairs that are more alike.
-            same: bool `[P]`, True for pairs of one person.
-            equal: `Protocol.equal`.
-        """
-        self.same = np.sort(scores[same])
-        self.different = np.sort(scores[~same])
-        self._equal: Side = EQUAL[equal]
-
-    def __len__(self) -> int:
-        return len(self.same) + len(self.different)
-
-    def right(self, thresholds: Any) -> Any:
-        """Returns the number of correct decisions for each threshold."""
-        return self._accepted(thresholds) + self._rejected(thresholds)
-
-    def val(self, thresholds: Any) -> Any:
-        """Returns the fraction of accepted pairs of one person for each threshold."""
-        return self._accepted(thresholds) / len(self.same)
-
-    def far(self, thresholds: Any) -> Any:
-        """Returns the fraction of accepted pairs of two persons for each threshold."""
-        return (len(self.different) - self._rejected(thresholds)) / len(self.different)
-
-    def exact_thresholds(self, ends: tuple[float, float]) -> np.ndarray:
-        """Returns one threshold for each way to divide the scores, ascending."""
-        distinct = np.unique(np.concatenate([self.same, self.different]))
-        middle = distinct[:-1] + np.diff(distinct) / 2
-        return np.concatenate([ends[:1], middle, ends[1:]])
-
-    def _accepted(self, thresholds: Any) -> Any:
-        return len(self.same) - np.searchsorted(self.same, thresholds, side="right")
-
-    def _rejected(self, thresholds: Any) -> Any:
-        return np.searchsorted(self.different, thresholds, side=self._equal)
-
-
-def _fused(
+def best_threshold(
     first: ArrayLike,
     second: ArrayLike,
-    first_mirrored: ArrayLike | None,
-    second_mirrored: ArrayLike | None,
-    fuse: str,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Checks the embeddings and fuses those of images and of mirrored images."""
-    arrays = {"first": as_embeddings(first, "first"), "second": as_embeddings(second, "second")}
-    for name, array in (("first_mirrored", first_mirrored), ("second_mirrored", second_mirrored)):
-        if fuse == "none" and array is not None:
-            raise ValueError(f"{name} is not used by this protocol, whose fuse is none: omit it")
-        if fuse != "none" and array is None:
-            raise ValueError(
-                f"{name} is missing: this protocol fuses an image and its mirror image by {fuse};"
-                " embed the mirror images, too, or choose a protocol whose fuse is none"
-            )
-        if array is not None:
-            arrays[name] = as_embeddings(array, name)
-    for name, rows in arrays.items():
-        if rows.shape != arrays["first"].shape:
-            raise ValueError(
-                f"{name} is {list(rows.shape)} and first {list(arrays['first'].shape)}: pass one"
-                " row per pair, of one embedding space"
-            )
-    join = FUSE[fuse]
-    return (
-        join(arrays["first"], arrays.get("first_mirrored")),
-        join(arrays["second"], arrays.get("second_mirrored")),
-    )
+    same: ArrayLike,
+    *,
+    protocol: str | Protocol = "exact",
+    first_mirrored: ArrayLike | None = None,
+    second_mirrored: ArrayLike | None = None,
+) -> float:
+    """Returns the threshold of the most correct decisions about pairs.
+
+    It is the threshold that the protocol would choose if these pairs were its training folds. To
+    evaluate other pairs by it, see `kd_jax.evaluation.faces.with_threshold`.
+
+    Args:
+        first: embeddings `[P, D]` of the first images of the pairs, of any norm.
+        second: embeddings `[P, D]` of the second images.
+        same: bool `[P]`, True if both images show the same person; there are pairs of both kinds.
+        protocol: a name in `PROTOCOLS`, or a protocol, whose `center` is `"none"`.
+        first_mirrored: embeddings `[P, D]` of the mirrored first images, for a protocol that uses
+            them.
+        second_mirrored: embeddings `[P, D]` of the mirrored second images.
+
+    Returns:
+        The threshold in the units of the protocol's metric.
+
+    Raises:
+        ValueError: for the reasons of `verification`, or if the protocol subtracts a mean.
+    """
+    protocol = uncentered(protocol)
+    one, other = fused(first, second, first_mirrored, second_mirrored, protocol.fuse)
+    kinds = np.asarray(same)
+    if kinds.shape != (len(one),) or kinds.dtype.kind != "b" or len(np.unique(kinds)) < 2:
+        raise ValueError(f"same must be bool [{len(one)}], one per pair, with pairs of both kinds")
+    metric = METRICS[protocol.metric]
+    (scores,) = SCORES["none"](one, other, np.zeros(len(one), np.int64), metric)
+    return metric.sign * _best(PairScores(scores, kinds, protocol.equal), protocol, metric)
+
+
+def _best(scores: PairScores, protocol: Protocol, metric: Metric) -> float:
+    """Returns the signed threshold of the most correct decisions."""
+    candidates = scores.exact_thresholds(metric.ends)
+    if protocol.thresholds != "exact":
+        candidates = metric.sign * np.asarray(protocol.thresholds, np.float64)
+    right = scores.right(candidates)
+    return float(BEST[protocol.best](candidates[right == right.max()]))
 
 
 def as_folds(same: ArrayLike, fold: ArrayLike, number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,9 +2,9 @@
 
 They follow the authors' Caffe code (wy1iu/sphereface), for aligned faces of 112x96 pixels: no batch
 norm, no pooling, and a fully connected layer on the last feature map. `sphereface64` is the
-released model with 3, 7, 16 and 3 units per stage, `sphereface64_paper` that of the paper's table
-with 3, 8, 16, 3. `sphereface36_thin` is the student of KDim, Wang et al., ICCVW 2019: 36 layers, 18
-to 144 channels.
+released model with 3, 7, 16 and 3 units per stage. `sphereface64_paper` is that of the paper's
+table with 3, 8, 16 and 3 units, which KDim (Wang et al., ICCVW 2019, Table 1) prints for its
+teacher. `sphereface36_thin` is KDim's student (Table 2): 36 layers, 18 to 144 channels.
 """
 
 import functools

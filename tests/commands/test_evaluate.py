@@ -54,10 +54,38 @@ def test_pairs_at_several_sizes(faces, network, trained, tmp_path, capsys):
     assert metrics["network"] == str(trained[0] / "student")
     assert metrics["sizes"]["full"]["protocol"]["name"] == "sphereface"
     assert metrics["sizes"]["full"]["accuracy"] > 0.7
-    assert metrics["degradation"] == {"down": "cv2_area", "up": "bicubic", "blur": 0.0}
+    assert metrics["degradation"] == {"down": "cv2_area", "up": "bicubic", "blur": 0.5}
     assert metrics["mode"] == "hr_lr"
     accuracy = 100 * metrics["sizes"]["4"]["accuracy"]
     assert f"| 4     |    {accuracy:.2f} |" in capsys.readouterr().out
+
+
+def test_a_threshold_that_is_set_beforehand(faces, network, tmp_path, capsys):
+    """HORKD, section 4.2."""
+    out = tmp_path / "results.json"
+    pairs = (f"--pairs={faces / 'pairs.txt'}", f"--images={faces}", f"--out={out}")
+    options = (*pairs, "--probe_sizes=full,4", "--protocol=plain", "--down=none")
+    run(network, *options, f"--threshold_pairs={faces / 'pairs.txt'}")
+    metrics = json.loads(out.read_text())
+    assert metrics["threshold_pairs"] == str(faces / "pairs.txt")
+    assert metrics["degradation"]["down"] == "none"
+    for size in ("full", "4"):
+        found = metrics["sizes"][size]
+        assert len(set(found["thresholds"])) == 1
+        assert found["protocol"]["name"] == "plain, preset threshold"
+    run(network, *options, "--threshold=-2")
+    metrics = json.loads(out.read_text())
+    assert metrics["sizes"]["4"]["accuracy"] == 0.5
+    assert metrics["sizes"]["4"]["thresholds"] == [-2.0] * 10
+
+
+def test_a_folder_that_is_divided_by_a_fraction(faces, network, tmp_path):
+    out = tmp_path / "results.json"
+    options = ("--identities=8", "--probe_sizes=full", "--probe_fraction=0.2")
+    run(network, f"--folder={faces}", *options, "--ranked=identities", f"--out={out}")
+    (result,) = json.loads(out.read_text())["probes"].values()
+    assert (result["gallery"], result["probes"]) == (8 * 4, 8)
+    assert list(result["cmc"]) == ["1", "5"]
 
 
 def test_identities_of_a_folder(faces, network, tmp_path, capsys, one_sentence):
@@ -111,6 +139,14 @@ def test_scface(network, tmp_path, capsys):
         (["--network=x", "--bin=b", "--out=/tmp"], "it is a folder"),
         (["--network=x", "--bin=b", "--protocol=lfw"], "--protocol = 'lfw' is unknown"),
         (["--network=x", "--bin=b", "--down=cubic"], "'cubic' is unknown"),
+        (["--network=x", "--bin=b", "--down=none", "--blur=0"], "blur must be greater than 0"),
+        (["--network=x", "--scface=f", "--blur=1"], "--blur is not used with --scface"),
+        (["--network=x", "--bin=b", "--threshold=1", "--threshold_pairs=p"], "omit one"),
+        (["--network=x", "--bin=b", "--threshold=1", "--protocol=sphereface"], "subtracts a mean"),
+        (["--network=x", "--folder=f", "--threshold=1"], "--threshold is not used with --folder"),
+        (["--network=x", "--folder=f", "--probe_fraction=1"], "--probe_fraction must be 0 or more"),
+        (["--network=x", "--folder=f", "--min_images=0"], "--min_images=0 must be 1 or more"),
+        (["--network=x", "--folder=f", "--ranked=faces"], "--ranked = 'faces' is unknown"),
         (["--network=x", "--bin=b", "--size=112"], "--size=112 must be HEIGHTxWIDTH"),
         (["--network=x", "--bin=b", "--probe_sizes=8,small"], "heights separated by commas"),
         (["--network=/nowhere", "--bin=b"], "--network = '/nowhere' is no finished stage"),

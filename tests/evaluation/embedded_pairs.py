@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from kd_jax.evaluation.faces import PROTOCOLS
+
 
 def lfw(seed=0, pairs=6000, folds=10, dim=32, noise=1.0, offset=0.0):
     """Embeddings of pairs in the order of LFW's pairs.txt: per fold, half same, then different."""
@@ -31,4 +33,10 @@ def separated(pairs=40, folds=4):
 
 
 def without_mirror(images):
+    """Returns the embeddings of the images that are not mirrored."""
     return {name: images[name] for name in ("first", "second")}
+
+
+def used_by(protocol, images):
+    """Returns the embeddings that a protocol of a name uses."""
+    return without_mirror(images) if PROTOCOLS[protocol].fuse == "none" else images

@@ -43,10 +43,10 @@ def embeddings(images: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return (np.asarray(images, np.float64) / 255 - 0.5).reshape(len(images), -1) @ weights
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def reduced(images: jax.Array, size: int) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=1, static_argnames=("down", "up", "blur"))
+def reduced(images: jax.Array, size: int, **filters) -> jax.Array:
     """Returns images at a low resolution, enlarged to their size."""
-    return Degradation().to(images.astype(jnp.float32), size)
+    return Degradation(**filters).to(images.astype(jnp.float32), size)
 
 
 def make(images: ImageSet | None = None, devices=1, batch_size=8, streamed=False, **options):

@@ -27,7 +27,7 @@ def faces(seed=0, identities=20, gallery=3, probes=4, distractors=30, dim=8, noi
     }
 
 
-def brute_force(gallery, gallery_labels, probes, probe_labels, ranks):
+def brute_force(gallery, gallery_labels, probes, probe_labels, ranks, ranked="images"):
     hits = dict.fromkeys(ranks, 0)
     for probe, label in zip(probes, probe_labels, strict=True):
         scores = [
@@ -37,19 +37,25 @@ def brute_force(gallery, gallery_labels, probes, probe_labels, ranks):
         order = sorted(
             range(len(gallery)), key=lambda i: (-round(scores[i], 10), gallery_labels[i] == label)
         )
+        labels = [gallery_labels[i] for i in order]
+        if ranked == "identities":
+            labels = list(dict.fromkeys(labels))
         for rank in ranks:
-            hits[rank] += any(gallery_labels[i] == label for i in order[:rank])
+            hits[rank] += label in labels[:rank]
     return {rank: count / len(probes) for rank, count in hits.items()}
 
 
 @pytest.mark.parametrize("copies", [False, True], ids=["distinct", "ties"])
-def test_identification_equals_a_brute_force_loop(copies):
+@pytest.mark.parametrize("ranked", ["images", "identities"])
+def test_identification_equals_a_brute_force_loop(copies, ranked):
     case = faces()
     if copies:  # every third image of the gallery is a copy of another, with its own label
         case["gallery"][::3] = case["gallery"][1::3]
-    result = identification(**case, ranks=(1, 2, 5, 10, 40))
-    assert result.cmc == brute_force(**case, ranks=(1, 2, 5, 10, 40))
+    ranks = (1, 2, 5, 10, 40) if ranked == "images" else (1, 2, 5, 10, 21)
+    result = identification(**case, ranks=ranks, ranked=ranked)
+    assert result.cmc == brute_force(**case, ranks=ranks, ranked=ranked)
     assert 0.2 < result.cmc[1] < result.cmc[5] < 1
+    assert result.cmc[5] >= identification(**case, ranks=(5,)).cmc[5]
     assert (result.probes, result.gallery) == (80, 90)
     assert (result.identities, result.distractors) == (21, 30)
 
@@ -156,6 +162,8 @@ def test_embeddings_that_measure_nothing_are_refused(change, message):
         ({"probe_labels": np.zeros(80)}, "integer or string"),
         ({"probe_labels": np.zeros((80, 1), int)}, "probe_labels must be"),
         ({"ranks": (1, 91)}, "from 1 to 90"),
+        ({"ranks": (1, 22), "ranked": "identities"}, "from 1 to 21"),
+        ({"ranked": "faces"}, "ranked = 'faces' is unknown: choose one of identities, images"),
         ({"ranks": (0,)}, "ranks"),
         ({"ranks": (1.0,)}, "ranks"),
         ({"ranks": ()}, "ranks"),

@@ -3,15 +3,16 @@ import json
 
 import numpy as np
 import pytest
-from evaluation.embedded_pairs import lfw, separated, without_mirror
+from evaluation.embedded_pairs import lfw, separated, used_by, without_mirror
 from scipy.interpolate import interp1d
 from scipy.optimize import brentq
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from kd_jax.evaluation import verification
-from kd_jax.evaluation.faces import PROTOCOLS, Protocol
+from kd_jax.core.errors import UsageError
+from kd_jax.evaluation import best_threshold, verification
+from kd_jax.evaluation.faces import PROTOCOLS, with_threshold
 
-PLAIN = Protocol("plain")  # exact without mirror images
+PLAIN = PROTOCOLS["plain"]  # exact without mirror images
 
 
 def test_exact_thresholds_are_the_best_of_all():
@@ -88,6 +89,7 @@ def test_two_points_for_all_images_give_chance():
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_fold_does_not_influence_its_own_threshold(protocol):
     images, pairs = lfw(pairs=600, noise=1.5, offset=1.0)
+    images = used_by(protocol, images)
     others = {name: np.where(pairs["fold"][:, None] == 3, -2, 1) * x for name, x in images.items()}
     before, after = (
         verification(**x, **pairs, protocol=protocol, fars=(0.1,)) for x in (images, others)
@@ -103,8 +105,13 @@ def test_a_fold_does_not_influence_its_own_threshold(protocol):
 def test_auc_and_equal_error_rate(protocol):
     images, pairs = lfw(pairs=600, noise=1.5, offset=1.0)
     same, fold = pairs["same"], pairs["fold"]
-    join = {"sum": np.add, "concat": lambda a, b: np.hstack([a, b])}[PROTOCOLS[protocol].fuse]
+    join = {
+        "none": lambda image, mirrored: image,
+        "sum": np.add,
+        "concat": lambda image, mirrored: np.hstack([image, mirrored]),
+    }[PROTOCOLS[protocol].fuse]
     sides = [join(images[n], images[f"{n}_mirrored"]) for n in ("first", "second")]
+    images = used_by(protocol, images)
     scores = np.empty(600)
     for k in range(10):
         mean = 0.0
@@ -155,7 +162,8 @@ def test_validation_rate_at_a_false_accept_rate():
 def test_results_are_json():
     images, pairs = lfw(pairs=600)
     for protocol in PROTOCOLS:
-        result = verification(**images, **pairs, protocol=protocol, fars=(1e-3,))
+        used = used_by(protocol, images)
+        result = verification(**used, **pairs, protocol=protocol, fars=(1e-3,))
         record = json.loads(json.dumps(result.to_json(), allow_nan=False))
         assert record["accuracy"] == result.accuracy
         assert record["val_at_far"]["0.001"]["val"] == result.val_at_far[1e-3][0]
@@ -163,6 +171,52 @@ def test_results_are_json():
         assert len(json.dumps(record)) < 2000
     grid = PROTOCOLS["sphereface"].to_json()["thresholds"]
     assert grid == {"first": -1.0, "last": 1.0, "number": 20001}
+
+
+@pytest.mark.parametrize("protocol", ["plain", "exact", "insightface"])
+def test_a_threshold_that_is_set_beforehand(protocol):
+    """HORKD, section 4.2: "with a pre-set threshold"."""
+    images, pairs = lfw(pairs=600, noise=1.5)
+    images = used_by(protocol, images)
+    half = {name: array[:300] for name, array in images.items()}
+    threshold = best_threshold(**half, same=pairs["same"][:300], protocol=protocol)
+    rest = {name: array[300:] for name, array in images.items()}
+    same, fold = pairs["same"][300:], pairs["fold"][300:] - 5
+    result = verification(
+        **rest, same=same, fold=fold, protocol=with_threshold(protocol, threshold)
+    )
+    sides = [rest["first"], rest["second"]]
+    if PROTOCOLS[protocol].fuse == "sum":
+        sides = [rest[name] + rest[f"{name}_mirrored"] for name in ("first", "second")]
+    first, second = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides)
+    cosine = np.sum(first * second, axis=1)
+    accepted = 2 - 2 * cosine < threshold if protocol == "insightface" else cosine > threshold
+    assert result.accuracy == pytest.approx(np.mean(accepted == same))
+    assert set(result.thresholds) == {threshold}
+    assert result.protocol.to_json()["name"] == f"{protocol}, preset threshold"
+    assert result.protocol.to_json()["thresholds"] == {
+        "first": threshold,
+        "last": threshold,
+        "number": 1,
+    }
+
+
+def test_the_best_threshold_is_the_one_that_the_folds_choose():
+    images, pairs = lfw(pairs=600, noise=1.5)
+    fold = (np.arange(600) < 300).astype(int)  # the first half is trained on for fold 0
+    result = verification(**images, same=pairs["same"], fold=fold)
+    half = {name: array[:300] for name, array in images.items()}
+    assert result.thresholds[0] == best_threshold(**half, same=pairs["same"][:300])
+
+
+def test_impossible_thresholds_are_refused():
+    images, pairs = lfw(pairs=120, folds=2)
+    with pytest.raises(UsageError, match="'sphereface' subtracts a mean of the evaluated pairs"):
+        with_threshold("sphereface", 0.5)
+    with pytest.raises(UsageError, match="subtracts a mean"):
+        best_threshold(**images, same=pairs["same"], protocol="sphereface")
+    with pytest.raises(ValueError, match=r"same must be bool \[120\], .* pairs of both kinds"):
+        best_threshold(**images, same=np.ones(120, bool))
 
 
 def spoiled(value, row=3):

@@ -26,12 +26,14 @@ def test_a_smoke_run_resumes_and_the_table_holds_its_numbers(
     assert (tmp_path / "table.md").read_text().strip() == printed.strip()
     table = rows(printed)
     for stage, name in kdim_tables.STAGES.items():
-        path = tmp_path / "seed_0" / stage / "verification_pairs_exact.json"
+        path = tmp_path / "seed_0" / stage / "verification_pairs_plain.json"
         sizes = json.loads(path.read_text())["sizes"]
         accuracies = [f"{100 * sizes[c]['accuracy']:.2f}" for c in kdim_tables.COLUMNS]
         found = next(line for line in printed.splitlines() if line.startswith(f"| {name} "))
         assert [cell.strip() for cell in found.split("|")][2:7] == accuracies
     assert table["ratio (the paper: 5)"]
+    assert table["DCR, Lu et al., 2018"] == ["-", "-", "-", "73.30 / 93.50 / 98.00"]
+    assert "probes: blur 0.5, down bicubic, up bicubic" in printed
 
     no_training()
     monkeypatch.setattr(kdim_tables, "load", None)  # nothing is embedded again

@@ -39,6 +39,21 @@ def test_the_loss_is_equation_9_or_6(features):
     assert state == {}
 
 
+@pytest.mark.parametrize("soft_labels", ["mk_mmd", "l2"])
+def test_the_soft_labels_can_be_compared_as_distributions_or_per_image(soft_labels):
+    """KDim, section 2.2: "We also try to apply MK-MMD for the soft label"."""
+    loss, terms, _ = KDim(soft_labels=soft_labels, **WEIGHTS)(Adapters(), BOTH, BATCH)
+    student, teacher = (jax.nn.softmax(BOTH[role].logits / 3.0) for role in ("student", "teacher"))
+    soft = {
+        "mk_mmd": lambda: losses.mk_mmd(student, teacher),
+        "l2": lambda: losses.normalized_feature_l2(student, teacher).mean(),
+    }[soft_labels]()
+    assert set(terms) == {"cross_entropy", f"soft_{soft_labels}", "mk_mmd"}
+    np.testing.assert_allclose(terms[f"soft_{soft_labels}"], soft, rtol=1e-5)
+    rest = 0.7 * terms["cross_entropy"] + 2.0 * terms["mk_mmd"]
+    np.testing.assert_allclose(loss, rest + 0.5 * soft, rtol=1e-5)
+
+
 def test_a_weight_may_be_a_ramp():
     method = dataclasses.replace(KDim(**WEIGHTS), feature_weight=Ramp(end=4.0, epochs=2.0))
     loss, _, _ = method(Adapters(), BOTH, {**BATCH, "epoch": 1.0})
@@ -75,13 +90,16 @@ def test_the_teacher_gets_no_gradient():
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(grads))
 
 
-@pytest.mark.parametrize("features", ["mk_mmd", "l2"])
-@pytest.mark.parametrize("devices", [2, 8])
-def test_under_pmap_value_and_gradient_are_those_of_the_whole_batch(features, devices):
-    method = KDim(features=features)
+@pytest.mark.parametrize(
+    ("devices", "options"),
+    [(2, {}), (8, {}), (2, {"features": "l2"}), (8, {"features": "l2", "soft_labels": "mk_mmd"})],
+)
+def test_under_pmap_value_and_gradient_are_those_of_the_whole_batch(devices, options):
+    method = KDim(**options)
 
     def loss(embedding, rest, batch, axis_name=None):
-        student = dataclasses.replace(rest["student"], embedding=embedding)
+        logits = rest["student"].logits + embedding[:, :C]
+        student = dataclasses.replace(rest["student"], embedding=embedding, logits=logits)
         return method(Adapters(), {**rest, "student": student}, batch, axis_name=axis_name)[0]
 
     value, grad = jax.jit(jax.value_and_grad(loss))(BOTH["student"].embedding, BOTH, BATCH)
@@ -102,6 +120,7 @@ def test_under_pmap_value_and_gradient_are_those_of_the_whole_batch(features, de
     ("options", "message"),
     [
         ({"features": "l1"}, "features = 'l1' is unknown: choose one of l2, mk_mmd"),
+        ({"soft_labels": "kl"}, "soft_labels = 'kl' is unknown: choose one of cross_entropy"),
         ({"variance": "none"}, "variance = 'none' is unknown: choose one of all, cross, distinct"),
         ({"multipliers": ()}, "multipliers must be greater than 0"),
         ({"multipliers": (1.0, 0.0)}, "multipliers must be greater than 0"),

@@ -8,6 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from kd_jax.data.preprocessing.resolution import to_gray_levels
+
+_CROP_ATTEMPTS = 10
+_CROP_AREA = (0.08, 1.0)
+_CROP_ASPECT = (3 / 4, 4 / 3)
+
 
 def example_keys(key: jax.Array, rows: jax.Array) -> jax.Array:
     """Returns one random key per row of the global batch, `[N]`.
@@ -38,6 +44,105 @@ def random_crop(keys: jax.Array, images: jax.Array, padding: int) -> jax.Array:
         return lax.dynamic_slice(image, (offset[0], offset[1], jnp.zeros_like(offset[0])), size)
 
     return jax.vmap(crop)(padded, offsets)
+
+
+def random_resized_crop(keys: jax.Array, images: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Crops each image to a random box and resizes the box, as torchvision's RandomResizedCrop.
+
+    The area of the box is uniform in 8 to 100 % of the image, and the logarithm of its aspect ratio
+    (width / height) is uniform between 3/4 and 4/3. Its place is uniform. See `random_boxes` and
+    `resize_boxes`.
+
+    Args:
+        keys: random keys `[N]`.
+        images: uint8 or float `[N, H, W, C]`, 0 to 255.
+        size: height and width of the result.
+
+    Returns:
+        `[N, *size, C]` of the same dtype, integer values 0 to 255.
+    """
+    height, width = images.shape[1:3]
+    return resize_boxes(images, random_boxes(keys, (height, width)), size)
+
+
+def random_boxes(keys: jax.Array, image_size: tuple[int, int]) -> jax.Array:
+    """Draws the boxes of `random_resized_crop`.
+
+    Ten boxes are drawn per image, and the first one that fits into the image is taken. If none
+    fits, it is the largest box in the center whose aspect ratio is at least 3/4 and at most 4/3.
+
+    Args:
+        keys: random keys `[N]`.
+        image_size: height and width of the images.
+
+    Returns:
+        Top, left, height and width, int32 `[N, 4]`.
+    """
+    height, width = image_size
+    aspect = min(max(width / height, _CROP_ASPECT[0]), _CROP_ASPECT[1])
+    central = min(height, round(width / aspect)), min(width, round(height * aspect))
+    low, high = math.log(_CROP_ASPECT[0]), math.log(_CROP_ASPECT[1])
+
+    def draw(key: jax.Array) -> jax.Array:
+        area_key, aspect_key, place_key = jax.random.split(key, 3)
+        fractions = jax.random.uniform(
+            area_key, (_CROP_ATTEMPTS,), jnp.float32, _CROP_AREA[0], _CROP_AREA[1]
+        )
+        area = height * width * fractions
+        ratio = jnp.exp(jax.random.uniform(aspect_key, (_CROP_ATTEMPTS,), jnp.float32, low, high))
+        sides = jnp.stack([jnp.sqrt(area / ratio), jnp.sqrt(area * ratio)], axis=-1)
+        sides = jnp.round(sides).astype(jnp.int32)
+        full = jnp.asarray(image_size, jnp.int32)
+        fits = ((sides > 0) & (sides <= full[None])).all(-1)
+        box = jnp.where(fits.any(), sides[fits.argmax()], jnp.asarray(central, jnp.int32))
+        corner = jax.random.randint(place_key, (2,), 0, full - box + 1)
+        corner = jnp.where(fits.any(), corner, (full - box) // 2)
+        return jnp.concatenate([corner, box])
+
+    return jax.vmap(draw)(keys)
+
+
+def resize_boxes(images: jax.Array, boxes: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Cuts a box out of each image and resizes it as Pillow's bilinear filter, which antialiases.
+
+    The result is within 1 gray level of Pillow. Pixels outside of the box have no influence.
+
+    Args:
+        images: uint8 or float `[N, H, W, C]`, 0 to 255.
+        boxes: top, left, height and width, int32 `[N, 4]`, within the image.
+        size: height and width of the result.
+
+    Returns:
+        `[N, *size, C]` of the same dtype, integer values 0 to 255.
+    """
+    x = images.astype(jnp.float32)
+    for axis, letters in ((1, "nhwc,now->nhoc"), (0, "nhwc,noh->nowc")):  # in the order of Pillow
+        start, length = boxes[:, axis], boxes[:, axis + 2]
+        weights = _bilinear_weights(start, length, images.shape[axis + 1], size[axis])
+        x = to_gray_levels(jnp.einsum(letters, x, weights, precision=lax.Precision.HIGHEST))
+    return x.astype(images.dtype)
+
+
+def _bilinear_weights(start: jax.Array, length: jax.Array, size: int, new_size: int) -> jax.Array:
+    """Returns the weights that resample parts of lines of pixels; every row sums to 1.
+
+    Args:
+        start: first pixel of the part of each line, int32 `[N]`.
+        length: number of pixels of the part, int32 `[N]`.
+        size: number of pixels of a line.
+        new_size: number of pixels of a resampled part.
+
+    Returns:
+        float32 `[N, new_size, size]`.
+    """
+    first = start.astype(jnp.float32)[:, None, None]
+    count = length.astype(jnp.float32)[:, None, None]
+    step = count / new_size
+    pixels = jnp.arange(size, dtype=jnp.float32)[None, None] + 0.5
+    centers = first + step * (jnp.arange(new_size, dtype=jnp.float32)[None, :, None] + 0.5)
+    weights = jnp.maximum(1 - jnp.abs(pixels - centers) / jnp.maximum(step, 1), 0)
+    weights = jnp.where((pixels > first) & (pixels < first + count), weights, 0)
+    return weights / weights.sum(-1, keepdims=True)
 
 
 def random_flip(keys: jax.Array, images: jax.Array) -> jax.Array:
@@ -109,35 +214,47 @@ def mixup(
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """The standard augmentation of small images: padded random crop, then horizontal flip.
+    """Random crops of the images, then horizontal flips.
+
+    The standard augmentation of small images is a padded crop, that of ImageNet a resized crop.
 
     Attributes:
         crop_padding: number of black pixels on each side before the crop; 0 leaves the crop out.
         flip: mirror half of the images.
         mixup: alpha of the Beta distribution of `mixup`; 0 leaves mixup out. The train step mixes
             the batch before this object is called.
+        resized_crop: height of the images after `random_resized_crop`, in proportion to which the
+            width changes; 0 leaves this crop out.
     """
 
     crop_padding: int = 0
     flip: bool = False
     mixup: float = 0.0
+    resized_crop: int = 0
 
     def __post_init__(self):
-        if self.crop_padding < 0:
-            raise ValueError(f"crop_padding must be 0 or more, not {self.crop_padding}")
+        for name in ("crop_padding", "resized_crop"):
+            if (value := getattr(self, name)) < 0:
+                raise ValueError(f"{name} must be 0 or more, not {value}")
+        if self.crop_padding and self.resized_crop:
+            raise ValueError("crop_padding and resized_crop are two crops: set one of them to 0")
         if not 0 <= self.mixup < math.inf:
             raise ValueError(f"mixup must be 0 or more, and finite, not {self.mixup}")
 
     def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
-        """Crops and flips images; shape and dtype stay the same.
+        """Crops and flips images; the dtype stays the same, and without `resized_crop` the shape.
 
         Args:
             keys: random keys `[N]`.
-            images: `[N, H, W, C]`.
+            images: `[N, H, W, C]`, 0 to 255.
         """
         crop_keys, flip_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
         if self.crop_padding:
             images = random_crop(crop_keys, images, self.crop_padding)
+        if self.resized_crop:
+            height, width = images.shape[1:3]
+            size = self.resized_crop, max(1, round(width * self.resized_crop / height))
+            images = random_resized_crop(crop_keys, images, size)
         if self.flip:
             images = random_flip(flip_keys, images)
         return images

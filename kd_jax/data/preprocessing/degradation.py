@@ -1,15 +1,18 @@
-"""Degradation: images reduced to a random low resolution and enlarged to their size again."""
+"""Degradation: images blurred and reduced to a random low resolution, then enlarged again."""
 
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from kd_jax.core.errors import UsageError
+from kd_jax.core.errors import UsageError, check_choice
+from kd_jax.data.preprocessing.augmentation import example_keys
 from kd_jax.data.preprocessing.resolution import (
     FILTERS,
     check_filter,
@@ -17,36 +20,45 @@ from kd_jax.data.preprocessing.resolution import (
     to_gray_levels,
 )
 
+BLUR_ONLY = "none"
+"""Value of `Degradation.down` for images that are blurred and not resampled."""
+_ROWS, _COLUMNS = "nhwc,now->nhoc", "nhwc,noh->nowc"
+
 
 @dataclasses.dataclass(frozen=True)
 class Degradation:
-    """Reduces some images to a few pixels and enlarges them to their size again.
+    """Blurs some images, reduces them to a few pixels, and enlarges them to their size again.
 
-    KDim, Wang et al., ICCVW 2019, section 2.2: 40 % of the training images are blurred and reduced
-    to 8, 12, 16, 20 or 30 pixels square. The paper gives neither filter nor blur. Pillow's bicubic
-    filter antialiases, so that it needs no blur.
+    KDim, Wang et al., ICCVW 2019, section 2.2: 40 % of the training images are convolved with a
+    Gaussian filter whose size follows the ratio of the resolutions, and reduced to 8, 12, 16, 20 or
+    30 pixels square. The paper gives neither the standard deviation nor the filters that resample.
 
-    All sizes are one compiled program: the resampling matrices are rows of a table, and each image
-    takes the row of its size. Low-resolution images are rounded to gray levels, like real ones.
+    All sizes are one compiled program: the matrices are rows of a table, and each image takes the
+    row of its size. Low-resolution images are rounded to gray levels, like real ones.
 
     Attributes:
         sizes: heights of the low-resolution images; one of them is drawn per image.
         probability: probability that an image is degraded, 0 to 1; other images stay the same.
         keep_aspect: derive the low width from the aspect ratio of the images. False makes it equal
-            to the low height (8x8 from 112x96 is the convention of LR-LFW).
-        blur: standard deviation of a Gaussian blur before the reduction, in pixels of the full
-            image divided by (full height / low height). 0 leaves the blur out. About 0.5 is right
-            for filters that do not antialias, such as most of OpenCV's.
-        down: filter of the reduction, a name in `FILTERS`.
+            to the low height (8x8 from 112x96, as in KDim).
+        blur: standard deviation of the Gaussian filter before the reduction, in pixels of the full
+            image divided by the ratio (full height / low height). 0.5 follows image libraries
+            (scikit-image: (ratio - 1) / 2) and super-resolution (RDN, CVPR 2018: 1.6 at ratio 3). 0
+            leaves the filter out: Pillow's filters antialias without it.
+        down: filter of the reduction, a name in `FILTERS`. `none` blurs the images and does not
+            resample them.
         up: filter of the enlargement, a name in `FILTERS`.
+        fixed_seed: seed of a fixed choice: the same images are degraded in every epoch, each to the
+            same size. None draws a new choice for every batch.
     """
 
     sizes: tuple[int, ...] = (8, 12, 16, 20, 30)
     probability: float = 0.4
     keep_aspect: bool = False
-    blur: float = 0.0
+    blur: float = 0.5
     down: str = "bicubic"
     up: str = "bicubic"
+    fixed_seed: int | None = None
 
     def __post_init__(self):
         if not self.sizes or min(self.sizes) < 1:
@@ -55,8 +67,12 @@ class Degradation:
             raise ValueError(f"probability must be 0 to 1, not {self.probability}")
         if not 0 <= self.blur < math.inf:
             raise ValueError(f"blur must be 0 or more, not {self.blur}")
-        check_filter(self.down, "down")
+        check_choice(self.down, (*FILTERS, BLUR_ONLY), "down")
         check_filter(self.up, "up")
+        if self.down == BLUR_ONLY and not self.blur:
+            raise ValueError(f"blur must be greater than 0 with down = {BLUR_ONLY!r}")
+        if self.fixed_seed is not None and not 0 <= self.fixed_seed < 2**63:
+            raise ValueError("fixed_seed must be at least 0 and less than 2**63")
 
     def check(self, image_size: tuple[int, int], key: str) -> None:
         """Raises `UsageError` if a size is larger than the images.
@@ -72,17 +88,30 @@ class Degradation:
                 f" {image_size[0]}x{image_size[1]}: choose 1 to {most}."
             )
 
-    def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
+    def __call__(
+        self, keys: jax.Array, images: jax.Array, index: jax.Array | None = None
+    ) -> jax.Array:
         """Degrades random images, each to a random size.
 
         Args:
             keys: random keys `[N]`.
             images: float `[N, H, W, C]`, 0 to 255.
+            index: positions of the images in the training set, int32 `[N]`, for `fixed_seed`.
 
         Returns:
             The same shape and dtype. Degraded images have integer values 0 to 255; the others are
             returned unchanged.
+
+        Raises:
+            UsageError: if `fixed_seed` is set and the positions are missing.
         """
+        if self.fixed_seed is not None:
+            if index is None:
+                raise UsageError(
+                    "degradation.fixed_seed needs the positions of the images in the training set:"
+                    " add batch['index'], int32 [N], or set fixed_seed = None."
+                )
+            keys = example_keys(jax.random.key(self.fixed_seed), index)
 
         def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
             chosen, size = jax.random.split(key)
@@ -104,26 +133,31 @@ class Degradation:
 
     def _apply(self, images: jax.Array, kinds: jax.Array) -> jax.Array:
         """Degrades every image to `sizes[kind]`; kinds int32 `[N]`."""
-        passes = [
-            # Rows first, like Pillow.
-            ("nhwc,now->nhoc", "down", 1, FILTERS[self.down].rounds_rows),
-            ("nhwc,noh->nowc", "down", 0, True),
-            ("nhwc,now->nhoc", "up", 1, FILTERS[self.up].rounds_rows),
-            ("nhwc,noh->nowc", "up", 0, True),
-        ]
-        tables = _tables(self, images.shape[1:3])
-        for letters, name, axis, rounded in passes:
-            table = jnp.asarray(tables[name][axis], images.dtype)
-            images = jnp.einsum(letters, images, table[kinds], precision=lax.Precision.HIGHEST)
-            images = to_gray_levels(images) if rounded else images
+        height, width = images.shape[1:3]
+        for one in _passes(self, (height, width)):
+            weights = jnp.asarray(one.table, images.dtype)[kinds]
+            images = jnp.einsum(one.letters, images, weights, precision=lax.Precision.HIGHEST)
+            images = to_gray_levels(images) if one.rounded else images
         return images
 
 
-@functools.lru_cache
-def _tables(degradation: Degradation, full: tuple[int, int]) -> dict[str, tuple[np.ndarray, ...]]:
-    """Returns the resampling tables of height and width, `[sizes, out, in]` each.
+class _Pass(NamedTuple):
+    """One matrix product with all lines of an image.
 
-    The rows of small sizes are filled up with 0.
+    Attributes:
+        letters: axes of the product, for einsum.
+        table: weights by size, float32 `[sizes, out, in]`.
+        rounded: round the result to gray levels.
+    """
+
+    letters: str
+    table: np.ndarray
+    rounded: bool
+
+
+@functools.lru_cache
+def _passes(degradation: Degradation, full: tuple[int, int]) -> tuple[_Pass, ...]:
+    """Returns the passes over an image, rows before columns, like Pillow.
 
     Args:
         degradation: the sizes, filters and blur.
@@ -134,20 +168,36 @@ def _tables(degradation: Degradation, full: tuple[int, int]) -> dict[str, tuple[
         (size, max(1, round(width * size / height)) if degradation.keep_aspect else size)
         for size in degradation.sizes
     ]
-    tables: dict[str, list[np.ndarray]] = {"down": [], "up": []}
-    for axis, length in enumerate(full):
-        most = max(size[axis] for size in low)
-        down = np.zeros((len(low), most, length), np.float32)
-        up = np.zeros((len(low), length, most), np.float32)
-        for kind, size in enumerate(low):
-            n = size[axis]
-            # The blur of a lens: the same standard deviation on both axes.
-            blur = gaussian_matrix(length, degradation.blur * height / size[0])
-            down[kind, :n] = resampling_matrix(length, n, degradation.down) @ blur
-            up[kind, :, :n] = resampling_matrix(n, length, degradation.up)
-        tables["down"].append(down)
-        tables["up"].append(up)
-    return {name: tuple(pair) for name, pair in tables.items()}
+    # The blur of a lens: the same standard deviation on both axes.
+    stds = [degradation.blur * height / size for size in degradation.sizes]
+    vertical, horizontal = ([gaussian_matrix(length, std) for std in stds] for length in full)
+    if degradation.down == BLUR_ONLY:
+        return (
+            _Pass(_ROWS, _table(horizontal), False),
+            _Pass(_COLUMNS, _table(vertical), True),
+        )
+    passes = []
+    for letters, axis, blurs in ((_ROWS, 1, horizontal), (_COLUMNS, 0, vertical)):
+        matrices = [
+            resampling_matrix(full[axis], size[axis], degradation.down) @ blur
+            for size, blur in zip(low, blurs, strict=True)
+        ]
+        rounded = axis == 0 or FILTERS[degradation.down].rounds_rows
+        passes.append(_Pass(letters, _table(matrices), rounded))
+    for letters, axis in ((_ROWS, 1), (_COLUMNS, 0)):
+        matrices = [resampling_matrix(size[axis], full[axis], degradation.up) for size in low]
+        rounded = axis == 0 or FILTERS[degradation.up].rounds_rows
+        passes.append(_Pass(letters, _table(matrices), rounded))
+    return tuple(passes)
+
+
+def _table(matrices: Sequence[np.ndarray]) -> np.ndarray:
+    """Stacks matrices `[out, in]`; smaller ones are filled up with 0."""
+    rows, columns = np.max([matrix.shape for matrix in matrices], axis=0)
+    table = np.zeros((len(matrices), rows, columns), np.float32)
+    for kind, matrix in enumerate(matrices):
+        table[kind, : len(matrix), : matrix.shape[1]] = matrix
+    return table
 
 
 def gaussian_matrix(size: int, std: float) -> np.ndarray:

@@ -70,7 +70,9 @@ class Views:
     filter: str = "bicubic"
     own_augmentation: bool = False
 
-    def training(self, key: jax.Array, images: jax.Array, rows: jax.Array) -> dict[str, jax.Array]:
+    def training(
+        self, key: jax.Array, images: jax.Array, rows: jax.Array, index: jax.Array | None = None
+    ) -> dict[str, jax.Array]:
         """Returns the augmented views.
 
         Args:
@@ -78,6 +80,8 @@ class Views:
             images: uint8 or float `[N, H, W, C]`, 0 to 255, this device's part of the batch. After
                 `mixup` they are float.
             rows: rows of these images in the global batch, int32 `[N]`.
+            index: positions of these images in the training set, int32 `[N]`, which a degradation
+                with `fixed_seed` needs.
 
         Returns:
             Normalized images by role, float32 `[N, *size, C]`.
@@ -91,28 +95,36 @@ class Views:
                 role: self.augmentation(keys(f"augmentation/{role}"), images) for role in self.roles
             }
             return {
-                role: self._view(view, own[role], keys(f"degradation/{role}"))
+                role: self._view(view, own[role], keys(f"degradation/{role}"), index)
                 for role, view in self.roles.items()
             }
         augmented = self.augmentation(example_keys(key, rows), images)
-        return self._each_view(augmented, keys("degradation"))
+        return self._each_view(augmented, keys("degradation"), index)
 
     def evaluation(self, images: jax.Array) -> dict[str, jax.Array]:
         """Returns the views without augmentation: uint8 `[N, H, W, C]` to float32 by role."""
-        return self._each_view(images, None)
+        return self._each_view(images, None, None)
 
-    def _each_view(self, images: jax.Array, keys: jax.Array | None) -> dict[str, jax.Array]:
+    def _each_view(
+        self, images: jax.Array, keys: jax.Array | None, index: jax.Array | None
+    ) -> dict[str, jax.Array]:
         """Returns the views of the same images by role; equal views are computed once."""
         views = {
-            view: self._view(view, images, keys) for view in dict.fromkeys(self.roles.values())
+            view: self._view(view, images, keys, index)
+            for view in dict.fromkeys(self.roles.values())
         }
         return {role: views[view] for role, view in self.roles.items()}
 
-    def _view(self, view: View, images: jax.Array, keys: jax.Array | None) -> jax.Array:
-        """Returns one view of images; `keys` `[N]` are for the degradation, None degrades none."""
+    def _view(
+        self, view: View, images: jax.Array, keys: jax.Array | None, index: jax.Array | None
+    ) -> jax.Array:
+        """Returns one view of images.
+
+        `keys` and `index`, `[N]`, are for the degradation. Without `keys` no image is degraded.
+        """
         images = images.astype(jnp.float32)
         if view.degradation is not None and keys is not None:
-            images = view.degradation(keys, images)
+            images = view.degradation(keys, images, index)
         return view.normalization(resize(images, view.size, self.filter))
 
 
@@ -132,7 +144,9 @@ def check_aspect(size: tuple[int, int], image_size: tuple[int, int], remedy: str
         )
 
 
-def view_size(resolution: int | None, image_size: tuple[int, int], key: str) -> tuple[int, int]:
+def view_size(
+    resolution: int | None, image_size: tuple[int, int], key: str, *, enlarged: int = 0
+) -> tuple[int, int]:
     """Returns the height and width of a view.
 
     Args:
@@ -140,15 +154,17 @@ def view_size(resolution: int | None, image_size: tuple[int, int], key: str) -> 
             is the stored size.
         image_size: height and width of the stored images.
         key: config key of the resolution, for the error.
+        enlarged: height of the augmented images, where it is more than the stored height.
 
     Raises:
-        UsageError: if the resolution is less than 1 or more than the stored height.
+        UsageError: if the resolution is less than 1 or more than these heights.
     """
     height, width = image_size
     if resolution is None:
         return height, width
-    if not 1 <= resolution <= height:
+    largest = max(height, enlarged)
+    if not 1 <= resolution <= largest:
         raise UsageError(
-            f"{key} = {resolution} is impossible: choose 1 to {height}, the height of the images."
+            f"{key} = {resolution} is impossible: choose 1 to {largest}, the height of the images."
         )
     return resolution, max(1, round(width * resolution / height))

@@ -6,21 +6,26 @@ import jax
 import numpy as np
 
 from kd_jax.core.errors import UsageError
-from kd_jax.data.preprocessing import check_aspect
+from kd_jax.data.preprocessing import Degradation, check_aspect
 from kd_jax.evaluation.base import EvaluationContext, PyTree
 from kd_jax.evaluation.embed_sets import SetEmbedder, check_size
 
 Size = tuple[int, int]
 
 
-def embedder(context: EvaluationContext) -> SetEmbedder:
-    """Returns a function from variables and images to the embeddings of every name, in a dict."""
+def embedder(context: EvaluationContext, degradation: Degradation | None = None) -> SetEmbedder:
+    """Returns a function from variables and images to the embeddings of every name, in a dict.
+
+    Args:
+        context: networks and devices.
+        degradation: blur and filters of low resolutions; None is the default of `Degradation`.
+    """
 
     def embed(variables: PyTree, images: jax.Array) -> dict[str, jax.Array]:
         outputs = context.predict(variables, images)
         return {name: outputs[name].embedding for name in context.names}
 
-    return SetEmbedder(embed, context.mesh, context.batch_size)
+    return SetEmbedder(embed, context.mesh, context.batch_size, degradation)
 
 
 def check_options(size: Size | None, probe_sizes: tuple[int, ...]) -> None:

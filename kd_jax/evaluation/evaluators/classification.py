@@ -44,6 +44,11 @@ class ClassificationEvaluator(Evaluator):
         if any(k < 1 for k in self.top_k):
             raise ValueError(f"top_k must be 1 or more, not {self.top_k}")
 
+    @property
+    def headline(self) -> str:
+        """See `Evaluator`."""
+        return "accuracy"
+
     def build(self, context: EvaluationContext) -> Callable[[PyTree], Metrics]:
         """Reads the split and compiles one program for all names."""
         loader = context.loader(self.split)

@@ -35,6 +35,11 @@ class RetrievalEvaluator(Evaluator):
         if not self.ks or min(self.ks) < 1:
             raise ValueError(f"ks must be one or more numbers of images, not {self.ks}")
 
+    @property
+    def headline(self) -> str:
+        """See `Evaluator`."""
+        return f"recall_at_{self.ks[0]}"
+
     def build(self, context: EvaluationContext) -> Callable[[PyTree], Metrics]:
         """Reads the split and prepares one program for all names."""
         loader = context.loader(self.split)

@@ -11,3 +11,4 @@ from kd_jax.evaluation.faces.pairs import read_bin as read_bin
 from kd_jax.evaluation.faces.pairs import read_pairs as read_pairs
 from kd_jax.evaluation.faces.protocols import PROTOCOLS as PROTOCOLS
 from kd_jax.evaluation.faces.protocols import Protocol as Protocol
+from kd_jax.evaluation.faces.protocols import with_threshold as with_threshold

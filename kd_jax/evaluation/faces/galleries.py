@@ -112,8 +112,14 @@ def read_gallery(
     num_identities: int | None = None,
     seed: int = 0,
     gallery_images: int = 1,
+    probe_fraction: float = 0.0,
+    min_images: int = 1,
 ) -> FaceGallery:
     """Reads random identities of a folder: some images of each are known, the others are probes.
+
+    With `probe_fraction` gallery and probes are the splits `train` and `test` of the source
+    `face_folder` with the same `seed`, `test_fraction`, `identities` and `min_images`. The error
+    of a classifier that was trained on the gallery can be compared with that of its embeddings.
 
     Args:
         folder: folder with one folder per identity.
@@ -121,6 +127,10 @@ def read_gallery(
         num_identities: number of identities to choose; None is all that have a probe.
         seed: seed of the choice.
         gallery_images: number of known images per identity.
+        probe_fraction: fraction of the images of each identity that are probes; the others are
+            known. 0 takes `gallery_images` known images instead.
+        min_images: smallest number of images of an identity; those with fewer are left out, and so
+            are those without a probe.
 
     Returns:
         The gallery and one set of probes, `probes`.
@@ -128,18 +138,29 @@ def read_gallery(
     Raises:
         UsageError: if there are too few identities, or images cannot be used.
     """
-    stored = FaceFolder(folder, min_images=1, test_images=0, size=size).open("train")
+    name = pathlib.Path(folder).name
+    if probe_fraction:
+        source = FaceFolder(
+            folder,
+            min_images=max(2, min_images),
+            size=size,
+            identities=num_identities,
+            test_fraction=probe_fraction,
+            seed=seed,
+        )
+        return FaceGallery(source.load("train"), {"probes": source.load("test")}, name)
+    stored = FaceFolder(folder, min_images=min_images, test_images=0, size=size).open("train")
     known, unknown = random_gallery(stored.labels, num_identities, gallery_images, seed)
     images = stored.keep(np.concatenate([known, unknown])).in_memory()
     parts = np.split(np.arange(len(images)), [len(known)])
     gallery, probes = (images.keep(part) for part in parts)
-    return FaceGallery(gallery, {"probes": probes}, pathlib.Path(folder).name)
+    return FaceGallery(gallery, {"probes": probes}, name)
 
 
 def random_gallery(
     labels: np.ndarray, num_identities: int | None = None, gallery_images: int = 1, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Chooses identities and divides their images into gallery and probes, as for UCCS.
+    """Chooses identities and divides their images into gallery and probes.
 
     The identities of a smaller number are among those of a greater number with the same seed, and
     their gallery images are the same. The choice uses the raw words of Philox, which are the same

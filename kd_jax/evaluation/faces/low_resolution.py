@@ -1,7 +1,7 @@
 """Verification of faces at low resolution against sharp faces: LR-LFW."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -9,7 +9,12 @@ import numpy as np
 
 from kd_jax.core.errors import check_choice
 from kd_jax.evaluation.faces.pairs import FacePairs
-from kd_jax.evaluation.faces.protocols import Protocol, protocol_of
+from kd_jax.evaluation.faces.protocols import (
+    Protocol,
+    protocol_of,
+    uncentered,
+    with_threshold,
+)
 
 if TYPE_CHECKING:
     from kd_jax.evaluation.verification import Verification
@@ -31,33 +36,68 @@ def lr_verification(
     *,
     mode: str = "hr_lr",
     protocol: str | Protocol = "exact",
+    threshold: float | FacePairs | None = None,
 ) -> "dict[int | None, Verification]":
     """Verifies pairs at several sizes of the probe. With LFW's pairs, this is LR-LFW.
 
     Args:
-        embed: embedding function of one network.
+        embed: embedding function of one network. Its `kd_jax.data.preprocessing.Degradation` has
+            the filters that reduce the probes; the default is that of the training images, a
+            Gaussian filter and then a reduction.
         pairs: sharp images.
         sizes: heights to which probes are reduced; None is full resolution.
         mode: a name in `MODES`.
         protocol: protocol of `verification`.
+        threshold: a threshold that is set beforehand, in the units of the protocol's metric; or
+            other pairs, of which the best threshold of each size is used. None chooses the
+            threshold of each fold by cross-validation.
 
     Returns:
         The result of `verification` by size.
 
     Raises:
-        UsageError: if the mode or the protocol is unknown.
+        UsageError: if the mode or the protocol is unknown, or the protocol does not allow a
+            threshold that is set beforehand.
         ValueError: for all reasons of `verification`.
 
     References:
-        KDim, Wang et al., ICCVW 2019, section 3.1.
+        KDim, Wang et al., ICCVW 2019, section 3.1; HORKD, Ge et al., AAAI 2020, section 4.2, for
+        the threshold.
     """
-    from kd_jax.evaluation.verification import verification  # which imports this package
-
-    sides = embed_pairs(embed, pairs, sizes, mode=mode, protocol=protocol)
+    sizes = tuple(sizes)
+    embedded = embed_pairs(embed, pairs, sizes, mode=mode, protocol=protocol)
+    others = {}
+    if isinstance(threshold, FacePairs):
+        others = embed_pairs(embed, threshold, sizes, mode=mode, protocol=uncentered(protocol))
     return {
-        size: verification(same=pairs.same, fold=pairs.fold, protocol=protocol, **embeddings)
-        for size, embeddings in sides.items()
+        size: verify_embedded(pairs, embedded[size], protocol, threshold, others.get(size, {}))
+        for size in sizes
     }
+
+
+def verify_embedded(
+    pairs: FacePairs,
+    sides: Mapping[str, np.ndarray],
+    protocol: str | Protocol,
+    threshold: float | FacePairs | None,
+    threshold_sides: Mapping[str, np.ndarray],
+) -> "Verification":
+    """Verifies pairs by their embeddings.
+
+    Args:
+        pairs: the pairs.
+        sides: their embeddings, as from `embed_pairs` for one size.
+        protocol: protocol of `verification`.
+        threshold: as in `lr_verification`.
+        threshold_sides: embeddings of `threshold` if that is pairs; otherwise not used.
+    """
+    from kd_jax.evaluation.verification import best_threshold, verification  # it imports this
+
+    if isinstance(threshold, FacePairs):
+        threshold = best_threshold(same=threshold.same, protocol=protocol, **threshold_sides)
+    if threshold is not None:
+        protocol = with_threshold(protocol, threshold)
+    return verification(same=pairs.same, fold=pairs.fold, protocol=protocol, **sides)
 
 
 def embed_pairs(

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from kd_jax.core.errors import check_choice
+from kd_jax.core.errors import UsageError, check_choice
 from kd_jax.evaluation._embeddings import unit_rows
 
 Side = Literal["left", "right"]
@@ -154,6 +154,8 @@ _ALL = (
         equal="error",
         best="first",
     ),
+    # KDim, Wang et al., ICCVW 2019, section 3.1: no mirror images. The rest is that of "exact".
+    Protocol("plain"),
 )
 PROTOCOLS: Mapping[str, Protocol] = {protocol.name: protocol for protocol in _ALL}
 """Protocols by name."""
@@ -168,3 +170,33 @@ def protocol_of(protocol: str | Protocol) -> Protocol:
     if isinstance(protocol, Protocol):
         return protocol
     return PROTOCOLS[check_choice(protocol, PROTOCOLS, "protocol")]
+
+
+def uncentered(protocol: str | Protocol) -> Protocol:
+    """Returns a protocol that subtracts no mean of the evaluated pairs.
+
+    Raises:
+        UsageError: if the name is unknown, or the protocol subtracts a mean.
+    """
+    protocol = protocol_of(protocol)
+    if protocol.center != "none":
+        raise UsageError(
+            f"protocol {protocol.name!r} subtracts a mean of the evaluated pairs, so that no"
+            " threshold can be set beforehand: choose another protocol, such as 'plain'."
+        )
+    return protocol
+
+
+def with_threshold(protocol: str | Protocol, threshold: float) -> Protocol:
+    """Returns a protocol with one threshold that is set beforehand, in place of cross-validation.
+
+    HORKD, Ge et al., AAAI 2020, section 4.2 decides so "with a pre-set threshold", and gives
+    neither its value nor its origin. `kd_jax.evaluation.best_threshold` finds one on other pairs.
+
+    Args:
+        protocol: a name in `PROTOCOLS`, or a protocol, whose `center` is `"none"`.
+        threshold: threshold in the units of the protocol's metric.
+    """
+    protocol = uncentered(protocol)
+    name = f"{protocol.name}, preset threshold"
+    return dataclasses.replace(protocol, name=name, thresholds=(float(threshold),))

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compiling import FAST
+from PIL import Image
 
 from kd_jax.core.devices import data_mesh, split
 from kd_jax.data.preprocessing import Augmentation, mixup, random_crop, random_flip
-from kd_jax.data.preprocessing.augmentation import example_keys
+from kd_jax.data.preprocessing.augmentation import example_keys, random_boxes, resize_boxes
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (64, 6, 6, 2), dtype=np.uint8)
 KEYS = example_keys(jax.random.key(0), jnp.arange(64))
@@ -30,6 +31,66 @@ def test_crops_are_windows_of_the_padded_image_at_all_offsets():
     assert len(offsets) == 9  # 64 draws miss one of nine offsets with probability 0.5 %
 
 
+# Top, left, height and width. The whole image, one row, one column, one pixel, and others.
+BOXES = np.int32(
+    [
+        *[(0, 0, 20, 24), (19, 0, 1, 24), (0, 23, 20, 1), (7, 9, 1, 1)],
+        *[(3, 5, 12, 9), (0, 4, 17, 13), (8, 0, 12, 24), (5, 6, 6, 8)],
+    ]
+)
+
+
+@pytest.mark.parametrize("size", [(7, 5), (20, 24), (45, 33)])
+def test_boxes_are_resized_as_by_pillow(size):
+    images = np.random.default_rng(1).integers(0, 256, (len(BOXES), 20, 24, 3), dtype=np.uint8)
+    resize = jax.jit(resize_boxes, static_argnums=2, compiler_options=FAST)
+    resized = np.asarray(resize(images, BOXES, size))
+    expected = [
+        Image.fromarray(image[y : y + h, x : x + w]).resize(size[::-1], Image.Resampling.BILINEAR)
+        for image, (y, x, h, w) in zip(images, BOXES, strict=True)
+    ]
+    assert resized.dtype == np.uint8
+    difference = np.abs(resized.astype(int) - np.stack(expected))
+    assert difference.max() <= 1  # another rounding
+    assert (difference > 0).mean() < 0.1
+
+
+def torchvisions_box(rng, height, width):
+    """`RandomResizedCrop.get_params` of torchvision: top, left, height and width."""
+    for _ in range(10):
+        area = height * width * rng.uniform(0.08, 1.0)
+        ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+        h, w = round(np.sqrt(area / ratio)), round(np.sqrt(area * ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return rng.integers(height - h + 1), rng.integers(width - w + 1), h, w
+    h = min(height, round(width / (3 / 4))) if width < height else height
+    w = min(width, round(height * (4 / 3))) if width > height else width
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+@pytest.mark.parametrize("size", [(32, 32), (12, 40), (60, 10)])
+def test_boxes_have_the_distribution_of_torchvision(size):
+    count, rng = 2000, np.random.default_rng(0)
+    draw = jax.jit(random_boxes, static_argnums=1, compiler_options=FAST)
+    boxes = np.asarray(draw(jax.random.split(jax.random.key(1), count), size))
+    corners, sides = boxes[:, :2], boxes[:, 2:]
+    assert (corners >= 0).all()
+    assert (sides > 0).all()
+    assert (corners + sides <= size).all()
+    expected = np.array([torchvisions_box(rng, *size) for _ in range(count)])
+    error = np.hypot(boxes.std(0), expected.std(0)) / np.sqrt(count)
+    assert (np.abs(boxes.mean(0) - expected.mean(0)) <= 4 * error).all()
+    np.testing.assert_allclose(boxes.std(0), expected.std(0), rtol=0.15)
+
+
+def test_resized_crops_keep_the_aspect_ratio_and_the_order_of_the_images():
+    images = jnp.full((8, 6, 3, 1), jnp.arange(8, dtype=jnp.uint8)[:, None, None, None])
+    augment = jax.jit(Augmentation(resized_crop=12), compiler_options=FAST)
+    crops = augment(KEYS[:8], images)
+    assert (crops.shape, crops.dtype) == ((8, 12, 6, 1), jnp.uint8)
+    assert (crops == images[:, :1, :1]).all()
+
+
 def test_flips_mirror_about_half_of_the_images():
     flipped = np.asarray(random_flip(KEYS, IMAGES))
     same = (flipped == IMAGES).all((1, 2, 3))
@@ -38,8 +99,9 @@ def test_flips_mirror_about_half_of_the_images():
     assert 16 <= mirrored.sum() <= 48  # 32, with a standard deviation of 4
 
 
-def test_an_image_does_not_depend_on_the_rest_of_the_batch():
-    augmentation = Augmentation(crop_padding=2, flip=True)
+@pytest.mark.parametrize("crop", [{"crop_padding": 2}, {"resized_crop": 5}])
+def test_an_image_does_not_depend_on_the_rest_of_the_batch(crop):
+    augmentation = jax.jit(Augmentation(flip=True, **crop), compiler_options=FAST)
     whole = augmentation(KEYS, IMAGES)
     np.testing.assert_array_equal(augmentation(KEYS[16:32], IMAGES[16:32]), whole[16:32])
     assert whole.dtype == jnp.uint8
@@ -53,6 +115,8 @@ def test_without_crop_and_flip_nothing_changes():
     ("options", "message"),
     [
         ({"crop_padding": -1}, "crop_padding must be 0 or more"),
+        ({"resized_crop": -1}, "resized_crop must be 0 or more"),
+        ({"resized_crop": 6, "crop_padding": 1}, "are two crops: set one of them to 0"),
         ({"mixup": -0.1}, "mixup must be 0 or more, and finite, not -0.1"),
         ({"mixup": float("nan")}, "mixup must be 0 or more"),
         ({"mixup": float("inf")}, "mixup must be 0 or more"),

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import cv2
@@ -10,6 +11,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter1d
 from sklearn.datasets import load_sample_image
 
+from kd_jax.core.errors import UsageError
 from kd_jax.data.preprocessing import Degradation
 from kd_jax.data.preprocessing.augmentation import example_keys
 from kd_jax.data.preprocessing.degradation import gaussian_matrix
@@ -66,7 +68,7 @@ def by_library(images, size, down, up):
     ],
 )
 def test_results_are_those_of_the_libraries(down, up, size):
-    ours = Degradation(down=down, up=up).to(IMAGES, size)
+    ours = Degradation(blur=0.0, down=down, up=up).to(IMAGES, size)
     gap = np.abs(np.asarray(ours) - by_library(PHOTOS, (size, size), down, up))
     assert gap.max() <= 2
     assert (gap > 1).mean() < 3e-3
@@ -74,19 +76,31 @@ def test_results_are_those_of_the_libraries(down, up, size):
 
 
 def test_the_width_can_keep_the_aspect_ratio():
-    ours = Degradation(keep_aspect=True).to(IMAGES, 8)
+    ours = Degradation(blur=0.0, keep_aspect=True).to(IMAGES, 8)
     gap = np.abs(np.asarray(ours) - by_library(PHOTOS, (8, 7), "bicubic", "bicubic"))
     assert gap.max() <= 2
 
 
-def test_a_blur_before_the_reduction_is_that_of_opencv():
+@pytest.mark.parametrize("filter", ["bicubic", "cv2_cubic"])
+def test_the_default_is_a_gaussian_filter_that_follows_the_ratio_then_a_reduction(filter):
+    """KDim, section 2.2; papers/README.md, correction 4."""
     std = 0.5 * 112 / 16
     blurred = np.stack([cv2.GaussianBlur(image, (0, 0), std) for image in PHOTOS])
-    theirs = by_library(blurred, (16, 16), "cv2_cubic", "cv2_cubic")
-    ours = Degradation(blur=0.5, down="cv2_cubic", up="cv2_cubic").to(IMAGES, 16)
+    theirs = by_library(blurred, (16, 16), filter, filter)
+    ours = Degradation(down=filter, up=filter).to(IMAGES, 16)
     gap = np.abs(np.asarray(ours) - theirs)  # theirs rounds the blurred image to gray levels too
     assert gap.max() <= 3
     assert gap.mean() < 0.5
+
+
+def test_the_blur_alone_is_that_of_opencv():
+    ours = Degradation(down="none").to(IMAGES, 16)
+    theirs = np.stack([cv2.GaussianBlur(image, (0, 0), 0.5 * 112 / 16) for image in PHOTOS])
+    assert np.abs(np.asarray(ours) - theirs).max() <= 1
+    mixed = Degradation(down="none", probability=1.0, sizes=(8, 20))(KEYS, IMAGES)
+    known = [np.asarray(Degradation(down="none").to(IMAGES, size)) for size in (8, 20)]
+    for image, *choices in zip(np.asarray(mixed), *known, strict=True):
+        assert any((image == choice).all() for choice in choices)
 
 
 def test_the_blur_is_that_of_scipy_and_keeps_brightness():
@@ -134,6 +148,26 @@ def test_probabilities_of_degradation_and_sizes():
     assert abs((found == np.asarray(constant)).all((1, 2, 3)).mean() - 0.6) < 0.031
 
 
+def test_a_fixed_choice_depends_only_on_the_position_in_the_training_set():
+    """KDim, section 2.2: 40 percent of the training set are randomly selected."""
+    plan = Degradation(sizes=(1, 2, 4), fixed_seed=5)
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (500, 8, 8, 1)), jnp.float32)
+    index = jnp.arange(500)
+
+    @functools.partial(jax.jit, compiler_options=FAST)
+    def degrade(seed, images, index):
+        keys = example_keys(jax.random.key(seed), jnp.arange(len(index)))
+        return plan(keys, images, index)
+
+    first = degrade(0, images, index)
+    assert abs((first != images).any((1, 2, 3)).mean() - 0.4) < 0.09  # four standard errors
+    np.testing.assert_array_equal(degrade(1, images[::-1], index[::-1])[::-1], first)
+    other = dataclasses.replace(plan, fixed_seed=6)(None, images, index)
+    assert (np.asarray(other) != first).any()
+    with pytest.raises(UsageError, match=r"needs the positions .*: add batch\['index'\]"):
+        plan(KEYS, images)
+
+
 def test_an_image_does_not_depend_on_the_rest_of_the_batch_or_on_compiling():
     plan = Degradation(probability=1.0)
     whole = plan(KEYS, IMAGES)
@@ -143,7 +177,8 @@ def test_an_image_does_not_depend_on_the_rest_of_the_batch_or_on_compiling():
 
 def test_constant_images_stay_constant():
     flat = jnp.full((1, 112, 96, 3), 77.0)
-    np.testing.assert_array_equal(Degradation(blur=0.5).to(flat, 12), flat)
+    for down in ("bicubic", "none"):
+        np.testing.assert_array_equal(Degradation(down=down).to(flat, 12), flat)
 
 
 def test_sizes_need_not_be_smaller_than_the_image():
@@ -161,6 +196,9 @@ def test_sizes_need_not_be_smaller_than_the_image():
         ({"blur": float("nan")}, "blur must be 0 or more"),
         ({"down": "cubic"}, "down = 'cubic' is unknown: choose one of bicubic, cv2_cubic"),
         ({"up": "area"}, "up = 'area' is unknown"),
+        ({"up": "none"}, "up = 'none' is unknown"),
+        ({"down": "none", "blur": 0.0}, "blur must be greater than 0 with down = 'none'"),
+        ({"fixed_seed": -1}, "fixed_seed must be at least 0"),
     ],
 )
 def test_impossible_options_are_refused(options, message):

@@ -80,6 +80,16 @@ def test_degradation_depends_only_on_step_and_row():
     assert not np.allclose(own["student"], own["other"])
 
 
+def test_a_fixed_degradation_depends_only_on_the_position_in_the_training_set():
+    view = View((12, 12), Normalization(MEAN, STD), Degradation(sizes=(3, 5), fixed_seed=1))
+    views = Views({"student": view})
+    one = views.training(jax.random.key(1), IMAGES, ROWS, ROWS)["student"]
+    other = views.training(jax.random.key(2), IMAGES[::-1], ROWS, ROWS[::-1])["student"]
+    np.testing.assert_array_equal(other[::-1], one)
+    sharp = views.evaluation(IMAGES)["student"]
+    assert 0 < (np.asarray(one) != sharp).any((1, 2, 3)).sum() < 8
+
+
 def test_each_role_has_its_own_normalization():
     other = Normalization((0.0,) * 3, (1.0,) * 3)
     ours = Normalization(MEAN, STD)

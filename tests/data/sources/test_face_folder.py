@@ -54,6 +54,62 @@ def test_smallest_number_of_images_and_number_of_test_images(faces, options, tra
     assert sorted(levels(source.load("test"))) == test
 
 
+@pytest.fixture(scope="module")
+def closed_set(tmp_path_factory):
+    """Image i of identity k has the level 12 k + i; the identities have 2 to 9 images."""
+    root = tmp_path_factory.mktemp("closed_set")
+    for k in range(8):
+        for i in range(k + 2):
+            save(root / f"Person_{k}" / f"{i}.png", 12 * k + i)
+    return root
+
+
+def identities_of(images):
+    """Returns the levels of the images by identity, as `closed_set` numbers the identities."""
+    found = {}
+    for level in sorted(levels(images)):
+        found.setdefault(level // 12, []).append(level)
+    return found
+
+
+def test_a_closed_set_is_divided_at_random_in_each_identity(closed_set):
+    """HORKD, section 4.2, and EKD, section IV-A: 180 identities of UCCS, divided by 4:1."""
+    options = {"min_images": 4, "identities": 4, "test_fraction": 0.2}
+    source = FaceFolder(str(closed_set), **options, seed=1)
+    train, test = load_splits(source, "train", "test")
+    assert train.num_classes == test.num_classes == 4
+    known, unknown = identities_of(train), identities_of(test)
+    assert known.keys() == unknown.keys()
+    assert min(known) >= 2  # Person_2 is the first with four images
+    for k, part in unknown.items():
+        assert len(part) == max(1, round(0.2 * (k + 2)))
+        assert sorted(part + known[k]) == [12 * k + i for i in range(k + 2)]
+    np.testing.assert_array_equal(
+        np.array(sorted(known))[test.labels], np.array(levels(test)) // 12
+    )
+    again = FaceFolder(str(closed_set), **options, seed=1).load("test")
+    np.testing.assert_array_equal(again.images, test.images)
+    other = FaceFolder(str(closed_set), **options, seed=2)
+    assert identities_of(other.load("test")) != unknown
+
+
+def test_the_division_of_an_identity_does_not_depend_on_the_others(closed_set):
+    def tests(number):
+        source = FaceFolder(str(closed_set), identities=number, test_fraction=0.4)
+        return identities_of(source.load("test"))
+
+    few, many, every = tests(3), tests(6), tests(None)
+    assert few.items() <= many.items() <= every.items()
+    assert [len(found) for found in (few, many, every)] == [3, 6, 8]
+
+
+def test_more_identities_than_there_are_is_an_error(closed_set):
+    source = FaceFolder(str(closed_set), min_images=4, identities=7)
+    says = r"holds 6 chosen identities with 4 images or more, but identities = 7: reduce"
+    with pytest.raises(UsageError, match=says):
+        source.open("train")
+
+
 def test_without_test_images_all_are_training_images(faces):
     source = FaceFolder(str(faces), min_images=1, test_images=0)
     assert sorted(np.bincount(source.open("train").labels)) == sorted(SIZES.values())
@@ -66,6 +122,11 @@ def test_without_test_images_all_are_training_images(faces):
     [
         ({"test_images": 2}, r"test_images 2 must be 0 or more, and less than min_images 2"),
         ({"test_images": -1}, "test_images -1 must be 0 or more"),
+        ({"test_fraction": 1.0}, "test_fraction must be 0 or more, and less than 1"),
+        ({"test_fraction": 0.2, "test_images": 0}, "test_fraction replaces test_images"),
+        ({"test_fraction": 0.2, "test_images": 1, "min_images": 1}, "less than min_images"),
+        ({"identities": 0}, "identities must be 1 or more"),
+        ({"seed": -1}, "seed must be 0 or more"),
         ({"size": (112,)}, r"size \(112,\) must be a height and a width"),
         ({"size": (112, 0)}, "must be a height and a width"),
     ],

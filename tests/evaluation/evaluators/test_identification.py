@@ -42,6 +42,30 @@ def test_metrics_of_every_name_and_size(faces, devices, batch_size):
     assert metrics["student"] != metrics["teacher"]
 
 
+def test_a_closed_set_divided_by_a_fraction_and_ranked_by_identities(faces):
+    """HORKD, Table 3: top-1 and top-5 error of a closed set."""
+    context, _ = small_context.make()
+    filters = {"down": "box", "up": "bilinear", "blur": 0.0}
+    options = {"probe_fraction": 0.4, "ranked": "identities", "probe_sizes": (4,), **filters}
+    evaluate = evaluator(faces, ranks=(1, 5, 9), **options).build(context)
+    metrics = evaluate(small_context.on_devices(context, WEIGHTS))["student"]
+    assert list(metrics) == ["rank_1", "rank_5", "rank_1_4", "rank_5_4"]  # there are 8 identities
+    sets = read_gallery(str(faces), probe_fraction=0.4)
+    probes = sets.probes["probes"]
+    assert (len(sets.gallery), len(probes)) == (24, 16)
+    low = small_context.reduced(probes.images, 4, **filters)
+    for end, images in (("", probes.images), ("_4", low)):
+        cmc = identification(
+            small_context.embeddings(sets.gallery.images, WEIGHTS["student"]),
+            sets.gallery.labels,
+            small_context.embeddings(images, WEIGHTS["student"]),
+            probes.labels,
+            ranks=(1, 5),
+            ranked="identities",
+        ).cmc
+        assert [metrics[f"rank_{k}{end}"] for k in (1, 5)] == [cmc[1], cmc[5]]
+
+
 def test_all_identities_by_default(faces):
     context, _ = small_context.make(image_shape=(28, 24, 3))
     evaluate = evaluator(faces).build(context)
@@ -84,6 +108,11 @@ def test_a_collapsed_network_is_named(faces):
         ({"layout": "scface", "seed": 1}, "not used by the layout 'scface'"),
         ({"ranks": ()}, "ranks must be one or more"),
         ({"ranks": (0,)}, "ranks must be one or more"),
+        ({"min_images": 0}, "min_images must be 1 or more"),
+        ({"ranked": "faces"}, "ranked = 'faces' is unknown"),
+        ({"probe_fraction": 1.0}, "probe_fraction must be 0 or more"),
+        ({"probe_fraction": 0.2, "gallery_images": 2}, "probe_fraction replaces gallery_images"),
+        ({"down": "cubic"}, "down = 'cubic' is unknown"),
         ({"seed": -1}, "seed must be 0 or more"),
         ({"probe_sizes": (0,)}, "probe_sizes must be 1 or more pixels"),
         ({"size": (12,)}, "size must be a height and a width"),

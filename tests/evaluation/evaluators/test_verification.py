@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import pickle
 
@@ -54,6 +55,29 @@ def test_metrics_of_every_name_and_size(faces, devices, batch_size, mode, protoc
     assert metrics["student"] != metrics["teacher"]
 
 
+def test_filters_and_a_threshold_of_other_pairs(faces):
+    context, _ = small_context.make()
+    filters = {"down": "none", "up": "bilinear", "blur": 0.7}
+    names, pairs = ("student",), read_pairs(str(faces / "pairs.txt"), str(faces))
+    context = dataclasses.replace(context, names=names)
+    options = {"probe_sizes": (4,), "protocol": "plain", **filters}
+    preset = {"threshold_pairs": str(faces / "pairs.txt")}
+    weights = small_context.on_devices(context, WEIGHTS)
+    folds, chosen, low = (
+        evaluator(faces, **options, **more).build(context)(weights)["student"]
+        for more in ({}, preset, {"threshold": -2.0})
+    )
+    low_images = np.asarray(small_context.reduced(pairs.images, 4, **filters))
+    sides = pairs.images[pairs.first], low_images[pairs.second]
+    rows = [small_context.embeddings(side, WEIGHTS["student"]) for side in sides]
+    result = verification(*rows, pairs.same, pairs.fold, protocol="plain")
+    assert folds["accuracy_4"] == pytest.approx(result.accuracy, 1e-3)
+    # The threshold of the same pairs is the best for all of them.
+    assert chosen["accuracy_4"] >= folds["accuracy_4"]
+    assert chosen["auc_4"] == folds["auc_4"] == low["auc_4"]
+    assert low["accuracy"] == low["accuracy_4"] == 0.5  # every pair is accepted
+
+
 def test_packs(tmp_path):
     def png(seed):
         file = io.BytesIO()
@@ -91,6 +115,10 @@ def test_a_collapsed_network_is_named(faces):
         ({"probe_sizes": (0,)}, "probe_sizes must be 1 or more pixels"),
         ({"images": None}, "images must be the folder"),
         ({"pairs": "lfw.bin"}, "images must be the folder"),
+        ({"down": "cubic"}, "down = 'cubic' is unknown"),
+        ({"blur": -1.0}, "blur must be 0 or more"),
+        ({"threshold": 0.5, "protocol": "sphereface"}, "'sphereface' subtracts a mean"),
+        ({"threshold": 0.5, "threshold_pairs": "p"}, "leave one out"),
     ],
 )
 def test_impossible_options_are_refused(faces, options, says):

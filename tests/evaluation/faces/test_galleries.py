@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from kd_jax.core.errors import UsageError
+from kd_jax.data.sources.face_folder import FaceFolder
 from kd_jax.evaluation.faces import random_gallery, read_gallery, read_scface
 
 
@@ -117,6 +118,19 @@ def test_a_gallery_of_a_folder(tmp_path):
     assert sorted(faces.gallery.images[:, 0, 0, 0] // 50) == [0, 2]
     assert sorted(faces.probes["probes"].images[:, 0, 0, 0] // 50) == [0, 0, 2]
     assert set(faces.probes["probes"].labels) == set(faces.gallery.labels)
+    assert read_gallery(str(tmp_path), min_images=3).gallery.num_classes == 1
     faces = read_gallery(str(tmp_path), (2, 4), 1, gallery_images=2)
     assert faces.gallery.images.shape == (2, 2, 4, 3)
     assert faces.probes["probes"].images[:, 0, 0, 0] // 50 == [0]
+
+
+def test_a_random_fraction_of_each_identity_as_in_the_source(tmp_path):
+    """HORKD, section 4.2: the images of each identity are divided by about 4:1."""
+    for k, images in enumerate((10, 1, 5, 4)):
+        for i in range(images):
+            save(tmp_path / f"person_{k}" / f"{i}.png", 20 * k + i)
+    faces = read_gallery(str(tmp_path), None, 2, seed=1, probe_fraction=0.2, min_images=5)
+    source = FaceFolder(str(tmp_path), min_images=5, identities=2, test_fraction=0.2, seed=1)
+    np.testing.assert_array_equal(faces.gallery.images, source.load("train").images)
+    np.testing.assert_array_equal(faces.probes["probes"].labels, source.load("test").labels)
+    assert 3 * len(faces.probes["probes"]) <= len(faces.gallery) <= 5 * len(faces.probes["probes"])

@@ -1,8 +1,10 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from kd_jax.core.errors import UsageError
-from kd_jax.evaluation import verification
+from kd_jax.evaluation import best_threshold, verification
 from kd_jax.evaluation.faces import FacePairs, Protocol, lr_verification
 
 RNG = np.random.default_rng(0)
@@ -55,6 +57,26 @@ def test_every_image_is_embedded_once_per_side_and_size():
     embed = Embed()
     lr_verification(embed, PAIRS, (8, None))
     assert len(embed.calls) == 6
+
+
+def test_a_threshold_that_is_set_beforehand_is_that_of_each_size():
+    """HORKD, section 4.2: "with a pre-set threshold"."""
+    embed = Embed()
+    others = dataclasses.replace(PAIRS, first=PAIRS.second, second=PAIRS.first[::-1])
+    results = lr_verification(embed, PAIRS, (8, None), protocol="plain", threshold=others)
+    for size, result in results.items():
+        threshold = best_threshold(
+            embed(PAIRS.images)[others.first],
+            embed(PAIRS.images, size=size)[others.second],
+            others.same,
+            protocol="plain",
+        )
+        assert set(result.thresholds) == {threshold}
+    assert results[8].thresholds != results[None].thresholds
+    number = lr_verification(embed, PAIRS, (8, None), protocol="plain", threshold=0.25)
+    assert all(result.thresholds == (0.25, 0.25) for result in number.values())
+    with pytest.raises(UsageError, match="subtracts a mean"):
+        lr_verification(embed, PAIRS, protocol="sphereface", threshold=others)
 
 
 def test_unknown_names_are_refused():
