@@ -109,7 +109,7 @@ def make_stage(execution="jit", method=None, mixup=0.0, **teacher):
         optimizer=optimizer_groups({"default": optimizer}, method.trained_roles, 6, 3),
         views=Views(
             {role: View(sizes[role], NORMALIZATION) for role in method.roles},
-            Augmentation(1, True, mixup=mixup),
+            Augmentation(1, flip=True, mixup=mixup),
         ),
         info=INFO,
     )

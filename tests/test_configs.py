@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from kd_jax import data, models
 from kd_jax.commands import main
+from kd_jax.data.preprocessing import Augmentation
 from kd_jax.experiment.config_files import load_config, packaged_configs
 from kd_jax.experiment.run import Run
 from kd_jax.experiment.specs import experiment
@@ -59,12 +60,13 @@ def test_all_configs_are_found():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_command_of_the_docstring_is_a_valid_experiment(name, capsys):
-    (words,) = commands(name)
-    assert any(word.split(":")[0] == f"--config={name}" for word in words)
-    assert any(word.startswith("--workdir=") for word in words)
-    assert main([*words, "--print_config"]) == 0
-    assert "data.batch_size = " in capsys.readouterr().out
+def test_the_commands_of_the_docstring_are_valid_experiments(name, capsys):
+    assert commands(name)
+    for words in commands(name):
+        assert any(word.split(":")[0] == f"--config={name}" for word in words)
+        assert any(word.startswith("--workdir=") for word in words)
+        assert main([*words, "--print_config"]) == 0
+        assert "data.batch_size = " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -201,6 +203,28 @@ def test_the_recipe_of_kdim_is_the_papers():
     assert spec.stages["kdim"].method == KDim()
     assert spec.stages["l2"].method == KDim(features="l2")
     assert spec.stages["teacher_lr"].method.options == {"start": 5.0}  # the complete margin
+    teacher = spec.stages["teacher"].networks["student"]
+    assert teacher.name == "sphereface64_paper"  # Table 1: 3, 8, 16 and 3 units
+
+
+def test_the_other_readings_of_kdim_are_arguments():
+    reference = "kdim/casia:baselines=true,fixed=true,soft_labels=mk_mmd,down=none"
+    stages = spec_of(reference).stages
+    degradation = data.preprocessing.Degradation(fixed_seed=0, down="none")
+    for name in ("kdim", "l2", "teacher_lr", "kd", "alone_lr"):
+        assert stages[name].networks["student"].degradation == degradation
+    assert stages["kdim"].method == KDim(soft_labels="mk_mmd")
+    assert stages["l2"].method == KDim(features="l2")
+
+
+def test_the_closed_set_of_uccs_is_that_of_the_papers():
+    """HORKD, section 4.2: 180 persons, their images divided by about 4:1, top-K error."""
+    spec = spec_of("uccs")
+    source = spec.data.source
+    assert (source.identities, source.test_fraction) == (180, 0.2)
+    stage = spec.stages["finetuned"]
+    assert stage.networks["student"].init_head is False
+    assert stage.evaluators["test"].top_k == (5,)
 
 
 @pytest.mark.parametrize("reference", ["quickstart:method=kd", "horkd/cifar100:method=kd"])
@@ -226,6 +250,17 @@ def test_other_images_have_the_same_recipe(reference, source, padding):
         for network in stage["networks"].values():
             del network["resolution"]
     assert ours == theirs
+
+
+def test_images_may_be_prepared_as_those_of_imagenet():
+    config = load_config("ekd/tiny_imagenet:imagenet=true,baselines=true")
+    config.data.source.path = "tiny-imagenet-200"
+    spec = experiment(config.to_dict())
+    assert spec.data.augmentation == Augmentation(resized_crop=224, flip=True)
+    assert spec.data.filter == "bilinear"
+    networks = [x for stage in spec.stages.values() for x in stage.networks.values()]
+    assert {x.resolution for x in networks if x.init_from is None} == {224}
+    assert {x.options["stem"] for x in networks if x.init_from is None} == {"imagenet"}
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "digits", "tiny_imagenet"])

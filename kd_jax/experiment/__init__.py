@@ -5,4 +5,4 @@ from kd_jax.experiment.config_files import from_stage as from_stage
 from kd_jax.experiment.config_files import parse_argument as parse_argument
 from kd_jax.experiment.config_files import sibling as sibling
 from kd_jax.experiment.config_files import stage as stage
-from kd_jax.experiment.config_files import step_sgd as step_sgd
+from kd_jax.experiment.recipes import RECIPES as RECIPES

@@ -38,24 +38,6 @@ def from_stage(source: str, **values: Any) -> dict[str, Any]:
     return {"init_from": source, **values}
 
 
-def step_sgd(epochs: float) -> dict[str, Any]:
-    """Returns the optimizers of a stage: SGD from 0.1, times 0.1 at epochs 75, 130, 180 of 200.
-
-    The milestones scale with the number of epochs. This is EKD's recipe (Zhang et al., TCSVT 2021),
-    with RepDistiller's weight decay.
-    """
-    milestones = [epoch * epochs / 200 for epoch in (75, 130, 180)]
-    return {
-        "default": {
-            "name": "sgd",
-            "learning_rate": 0.1,
-            "momentum": 0.9,
-            "weight_decay": 5e-4,
-            "schedule": {"name": "step", "milestones": milestones, "factor": 0.1},
-        }
-    }
-
-
 def face_source(path: str, *, name: str = "face_folder", **values: Any) -> dict[str, Any]:
     """Returns a source of aligned faces."""
     return {"name": name, "path": path, **values}

@@ -1,54 +1,19 @@
 """The field's baselines, as RepDistiller trains them in one stage."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import ClassVar
 
-import jax
-
 from kd_jax import losses
-from kd_jax.core.errors import UsageError
+from kd_jax.core.errors import check_choice
 from kd_jax.methods.base import Weight, register
 from kd_jax.methods.modules import GaussianRegressor, HintRegressor
-from kd_jax.methods.transfer import Transfer
-from kd_jax.models import LinearMap, Outputs
-
-Pair = tuple[jax.Array, jax.Array]
-
-
-def _map_pairs(student: Outputs, teacher: Outputs) -> dict[str, Pair]:
-    """Returns pairs of maps from the deepest, by name; shallow ones without a partner are left out.
-
-    Raises:
-        UsageError: if a network returns no maps.
-    """
-    pairs = zip(reversed(student.feature_maps), reversed(teacher.feature_maps), strict=False)
-    by_name = {f"map{i}": pair for i, pair in enumerate(pairs, start=1)}
-    if not by_name:
-        raise UsageError(
-            "method needs feature maps, but one of the networks returns none: choose rkd, pkt or"
-            " cc, or another network."
-        )
-    return by_name
-
-
-def _hint(student: Outputs, teacher: Outputs) -> Pair:
-    """Returns the maps of the second stage, or of the only one."""
-    pairs = list(_map_pairs(student, teacher).values())
-    return pairs[max(0, len(pairs) - 2)]
-
-
-def _sum_over_maps(
-    loss: Callable[[jax.Array, jax.Array], jax.Array], student: Outputs, teacher: Outputs
-) -> jax.Array:
-    """Sums a loss with one value per image over all pairs of maps, each a mean over the images."""
-    means = [loss(*pair).mean() for pair in _map_pairs(student, teacher).values()]
-    return sum(means[1:], start=means[0])
+from kd_jax.methods.transfer import MapTransfer, Transfer, feature_maps
+from kd_jax.models import LinearMap
 
 
 @register("fitnet")
 @dataclasses.dataclass(frozen=True)
-class FitNet(Transfer):
+class FitNet(MapTransfer):
     """FitNet, Romero et al., ICLR 2015: the squared distance of a map from a regressed hint."""
 
     loss_weight: Weight = 100.0
@@ -57,18 +22,18 @@ class FitNet(Transfer):
 
     def learned(self, student, teacher, axis_name):
         """See `Transfer`."""
-        ours, theirs = _hint(student, teacher)
+        ours, theirs = self.hint(student, teacher)
         return {"hint": (HintRegressor(theirs.shape[-1], axis_name=axis_name), ours)}
 
     def value(self, student, teacher, learned, axis_name):
         """See `Transfer`."""
         del axis_name
-        return losses.feature_mse(learned["hint"], _hint(student, teacher)[1]).mean()
+        return losses.feature_mse(learned["hint"], self.hint(student, teacher)[1]).mean()
 
 
 @register("at")
 @dataclasses.dataclass(frozen=True)
-class AT(Transfer):
+class AT(MapTransfer):
     """AT, Zagoruyko and Komodakis, ICLR 2017: the distance of attention maps."""
 
     loss_weight: Weight = 1000.0
@@ -77,12 +42,12 @@ class AT(Transfer):
     def value(self, student, teacher, learned, axis_name):
         """See `Transfer`."""
         del learned, axis_name
-        return _sum_over_maps(losses.attention_transfer, student, teacher)
+        return self.sum_over_pairs(losses.attention_transfer, student, teacher)
 
 
 @register("nst")
 @dataclasses.dataclass(frozen=True)
-class NST(Transfer):
+class NST(MapTransfer):
     """NST, Huang and Wang, 2017: the maximum mean discrepancy of the neurons' selectivity."""
 
     loss_weight: Weight = 50.0
@@ -91,12 +56,12 @@ class NST(Transfer):
     def value(self, student, teacher, learned, axis_name):
         """See `Transfer`."""
         del learned, axis_name
-        return _sum_over_maps(losses.neuron_selectivity, student, teacher)
+        return self.sum_over_pairs(losses.neuron_selectivity, student, teacher)
 
 
 @register("vid")
 @dataclasses.dataclass(frozen=True)
-class VID(Transfer):
+class VID(MapTransfer):
     """VID, Ahn et al., CVPR 2019: a variational bound of the mutual information of the maps."""
 
     loss_weight: Weight = 1.0
@@ -106,15 +71,19 @@ class VID(Transfer):
     def learned(self, student, teacher, axis_name):
         """See `Transfer`."""
         del axis_name
-        pairs = _map_pairs(student, teacher).items()
-        return {name: (GaussianRegressor(theirs.shape[-1]), ours) for name, (ours, theirs) in pairs}
+        return {
+            f"map{i}": (GaussianRegressor(theirs.shape[-1]), ours)
+            for i, (ours, theirs) in enumerate(self.pairs(student, teacher), start=1)
+        }
 
     def value(self, student, teacher, learned, axis_name):
         """See `Transfer`."""
         del axis_name
         means = [
-            losses.variational_information(learned[name][0], theirs, learned[name][1]).mean()
-            for name, (_, theirs) in _map_pairs(student, teacher).items()
+            losses.variational_information(mean, theirs, log_scale).mean()
+            for (mean, log_scale), (_, theirs) in zip(
+                learned.values(), self.pairs(student, teacher), strict=True
+            )
         ]
         return sum(means[1:], start=means[0])
 
@@ -127,18 +96,25 @@ class RKD(Transfer):
     Attributes:
         distance_weight: weight of the distances within L.
         angle_weight: weight of the angles within L.
+        variant: `repdistiller` compares the embeddings unchanged. `paper` L2-normalizes them first,
+            as `run_distill_classification.py` of lenscloth/RKD.
     """
 
     distance_weight: float = 25.0
     angle_weight: float = 50.0
+    variant: str = "repdistiller"
     term: ClassVar[str] = "rkd"
+
+    def __post_init__(self):
+        check_choice(self.variant, ("repdistiller", "paper"), "variant")
+        super().__post_init__()
 
     def value(self, student, teacher, learned, axis_name):
         """See `Transfer`."""
         del learned
         pair = student.embedding, teacher.embedding
-        distances = losses.rkd_distance(*pair, axis_name=axis_name)
-        angles = losses.rkd_angle(*pair, axis_name=axis_name)
+        distances = losses.rkd_distance(*pair, variant=self.variant, axis_name=axis_name)
+        angles = losses.rkd_angle(*pair, variant=self.variant, axis_name=axis_name)
         return self.distance_weight * distances + self.angle_weight * angles
 
 
@@ -153,8 +129,8 @@ class SP(Transfer):
     def value(self, student, teacher, learned, axis_name):
         """See `Transfer`."""
         del learned
-        pair = _map_pairs(student, teacher)["map1"]
-        return losses.similarity_preserving(*pair, axis_name=axis_name)
+        ours, theirs = feature_maps(student, teacher)
+        return losses.similarity_preserving(ours[-1], theirs[-1], axis_name=axis_name)
 
 
 @register("pkt")

@@ -45,7 +45,9 @@ class HORKD(Method):
         centers: images that give the class centers. `dataset`: the whole training set under the
             frozen teacher, as in the paper's text (relations to images outside the batch). `batch`:
             the images of the batch.
-        normalize: L2-normalize the embeddings of both networks before all terms.
+        normalize: L2-normalize the embeddings of both networks before all terms. The paper does not
+            say so; without it, L_C at gamma 1 is far larger than the other terms, and training
+            diverges.
         reduction: `sum` is the paper's formula: each term is a sum over its tuples, and the
             cross-entropy is a sum too. `batchmean` divides all of it by the number of images of the
             batch; the direction of the gradient is that of `sum`. `mean` averages each term over
@@ -58,7 +60,7 @@ class HORKD(Method):
     triplet_weight: Weight = 0.01
     center_weight: Weight = 1.0
     centers: str = "dataset"
-    normalize: bool = False
+    normalize: bool = True
     reduction: str = "batchmean"
 
     roles: ClassVar[tuple[str, ...]] = ("teacher", "student")

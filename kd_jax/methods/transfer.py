@@ -1,8 +1,8 @@
-"""The common part of the baselines: one loss between two networks, plus the labels and KD."""
+"""The common parts of the baselines: one loss between two networks, plus the labels and KD."""
 
 import dataclasses
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -10,6 +10,7 @@ import jax
 from jax import lax
 
 from kd_jax import losses
+from kd_jax.core.errors import UsageError, check_choice
 from kd_jax.methods.base import (
     Adapters,
     Method,
@@ -22,8 +23,27 @@ from kd_jax.methods.base import (
 from kd_jax.methods.label_losses import label_loss
 from kd_jax.models import Outputs
 
+Pair = tuple[jax.Array, jax.Array]
+"""A feature map of the student and one of the teacher, `[N, H, W, C]` each."""
+
+Maps = tuple[jax.Array, ...]
+
 Learned = Mapping[str, tuple[nn.Module, jax.Array]]
 """Modules that are trained with the student, by name, and their inputs."""
+
+
+def feature_maps(student: Outputs, teacher: Outputs) -> tuple[Maps, Maps]:
+    """Returns the feature maps of student and teacher, shallow to deep.
+
+    Raises:
+        UsageError: if a network returns no maps.
+    """
+    if not (student.feature_maps and teacher.feature_maps):
+        raise UsageError(
+            "method needs feature maps, but one of the networks returns none: choose rkd, pkt or"
+            " cc, or another network."
+        )
+    return student.feature_maps, teacher.feature_maps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +51,8 @@ class Transfer(Method):
     """A loss between student and teacher as RepDistiller trains it, in one stage.
 
     `hard_weight * CE + soft_weight * T^2 * KL + loss_weight * L`. CE and KL are means over the
-    images. The feature maps are those of the stages, paired from the deepest. L is summed over the
-    pairs, except for the hint of FitNet, which is the map of the second stage, and for SP, which
-    has the last map. RKD, PKT and CC compare the embeddings.
-
-    Two things differ from RepDistiller. Maps of different sizes are pooled to the smaller size
-    after the modules; RepDistiller pools before VID's modules and uses a strided convolution for
-    the hint. RepDistiller's Wide ResNets return maps before batch norm and ReLU, ours after.
+    images. RKD, PKT and CC compare the embeddings, RepDistiller's `feat[-1]`. SP compares the last
+    feature maps, `feat[-2]`. `MapTransfer` is the part of the methods that compare several maps.
 
     A subclass gives the default of `loss_weight`, RepDistiller's for a batch of 64 images.
 
@@ -118,3 +133,54 @@ class Transfer(Method):
                 student.logits, teacher.logits, temperature=self.temperature
             ).mean()
         return weighted_sum(terms, weights, batch), terms, adapters.state
+
+
+@dataclasses.dataclass(frozen=True)
+class MapTransfer(Transfer):
+    """A loss between pairs of feature maps, one per stage of the shallower network.
+
+    `Outputs.feature_maps` are RepDistiller's `feat[1:-1]`: `feat[0]` is the stem, which is the
+    first group of a VGG, and `feat[-1]` is the embedding. L is summed over the pairs, except for
+    the hint of FitNet, which is `feat[2]`, the map of the second stage.
+
+    Networks of four stages (ResNet-18, VGG, MobileNetV2) and of three (ResNet-20, Wide ResNets,
+    ShuffleNets) have different numbers of maps. RepDistiller pairs them from the shallowest, so
+    that the fourth map has no partner and is left out.
+
+    Two things differ from RepDistiller. Maps of different sizes are pooled to the smaller size
+    after the modules; RepDistiller pools before VID's modules and uses a strided, transposed or
+    larger convolution for the hint. RepDistiller's Wide ResNets return maps before batch norm and
+    ReLU, ours after.
+
+    Attributes:
+        paired_from: end at which the pairs begin: `shallowest`, as in RepDistiller, or `deepest`,
+            where the first maps of the deeper network have no partner.
+    """
+
+    paired_from: str = "shallowest"
+
+    def __post_init__(self):
+        check_choice(self.paired_from, ("shallowest", "deepest"), "paired_from")
+        super().__post_init__()
+
+    def pairs(self, student: Outputs, teacher: Outputs) -> list[Pair]:
+        """Returns the pairs of feature maps of student and teacher, shallow to deep."""
+        ours, theirs = feature_maps(student, teacher)
+        count = min(len(ours), len(theirs))
+        if self.paired_from == "deepest":
+            ours, theirs = ours[-count:], theirs[-count:]
+        return list(zip(ours[:count], theirs[:count], strict=True))
+
+    def hint(self, student: Outputs, teacher: Outputs) -> Pair:
+        """Returns the second pair of feature maps, or the only one."""
+        return self.pairs(student, teacher)[:2][-1]
+
+    def sum_over_pairs(
+        self,
+        loss: Callable[[jax.Array, jax.Array], jax.Array],
+        student: Outputs,
+        teacher: Outputs,
+    ) -> jax.Array:
+        """Sums a loss with one value per image over all pairs, each a mean over the images."""
+        means = [loss(*pair).mean() for pair in self.pairs(student, teacher)]
+        return sum(means[1:], start=means[0])

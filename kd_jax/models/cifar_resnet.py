@@ -5,11 +5,15 @@ convolution with batch norm, the paper's shortcut B. The option `shortcut="A"` i
 without parameters of the paper's networks for CIFAR-10: every second pixel, with zeros for the new
 channels. `resnet8x4` and `resnet32x4` have four times the channels after a stem of twice the
 channels.
+
+`resnet110_okddip` is the ResNet-110 of OKDDip (Chen et al., AAAI 2020) and of EKD's Table III, as
+in `models/model_cifar/resnet.py` of DefangChen/OKDDip: 12 bottlenecks per stage. `resnet110` has 18
+basic blocks per stage.
 """
 
 import functools
 
-from kd_jax.models.resnet import BasicBlock, ResNet
+from kd_jax.models.resnet import BasicBlock, Bottleneck, ResNet
 
 
 def _cifar(
@@ -34,6 +38,14 @@ NETWORKS = {
     "resnet44": _cifar(44),
     "resnet56": _cifar(56),
     "resnet110": _cifar(110),
+    "resnet110_okddip": functools.partial(
+        ResNet,
+        blocks=(12, 12, 12),
+        channels=(16, 32, 64),
+        block=Bottleneck,
+        stem="cifar",
+        stem_channels=16,
+    ),
     "resnet8x4": _cifar(8, 32, (64, 128, 256)),
     "resnet32x4": _cifar(32, 32, (64, 128, 256)),
 }

@@ -2,6 +2,10 @@
 
 They follow RepDistiller's `models/vgg.py` for small images: global average pooling and one linear
 layer replace the three fully connected ones, and VGG-8 has one convolution per group.
+
+`vgg16_okddip` is the VGG-16 of OKDDip (Chen et al., AAAI 2020) and of EKD's Table III, as in
+`models/model_cifar/vgg.py` of DefangChen/OKDDip: a max pool follows each of the five groups, and
+the classifier has two hidden layers of 512 units. Its dropout is left out, because its rate is 0.
 """
 
 import functools
@@ -11,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from kd_jax.core.errors import UsageError
 from kd_jax.models import layers
 from kd_jax.models.outputs import Outputs
 
@@ -31,12 +36,15 @@ class VGG(nn.Module):
     The first group counts as the stem, so that feature maps are numbered as RepDistiller's
     `feat[1:-1]`. A max pool is between two groups, the fourth one only for images of 64 pixels and
     more. (RepDistiller pools there at 64 pixels exactly, so that larger images have larger last
-    feature maps.) The convolutions have biases as in the original, without effect before batch
-    norm.
+    feature maps.) The option `pools` sets another number. The convolutions have biases as in the
+    original, without effect before batch norm.
 
     Attributes:
         num_classes: number of logits.
         depth: 8, 11, 13, 16 or 19.
+        pools: number of max pools, 0 to 5, one after each of the first groups. None is three, and
+            four for images of 64 pixels and more.
+        hidden: widths of linear layers with ReLU between the embedding and the logits.
         width: factor of all channels.
         dtype: dtype of the computation; parameters, statistics, embedding and logits are float32.
         axis_name: axis over which batch norm averages, inside `pmap`.
@@ -44,23 +52,35 @@ class VGG(nn.Module):
 
     num_classes: int
     depth: int = 8
+    pools: int | None = None
+    hidden: tuple[int, ...] = ()
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
+    def __post_init__(self):
+        if self.pools is not None and not 0 <= self.pools <= len(_CHANNELS):
+            raise UsageError(f"pools = {self.pools} is impossible: choose 0 to {len(_CHANNELS)}.")
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
-        """Computes the outputs for `images [N, H, W, C]`, of at least 8x8 pixels."""
-        layers.check_images(f"VGG-{self.depth}", images, least=8)
+        """Computes the outputs for `images [N, H, W, C]`.
+
+        Raises:
+            UsageError: for images of less than 8 pixels, or of less than `2**pools` pixels.
+        """
+        least = 8 if self.pools is None else 2**self.pools
+        layers.check_images(f"VGG-{self.depth}", images, least=least)
         conv = layers.convolution(self.dtype, use_bias=True)
         norm = layers.batch_norm(train=train, axis_name=self.axis_name)
 
-        pools = 4 if min(images.shape[1:3]) >= 64 else 3
+        pools = self.pools
+        if pools is None:
+            pools = 4 if min(images.shape[1:3]) >= 64 else 3
         x = images
         feature_maps, preactivations = [], []
         for group, (count, channels) in enumerate(zip(_GROUPS[self.depth], _CHANNELS, strict=True)):
-            if 0 < group <= pools:
-                x = layers.max_pool(x, 2, strides=2)
             for i in range(count):
                 name = f"group{group + 1}_{{}}{i + 1}"
                 x = conv(layers.scaled(channels, self.width), 3, name=name.format("conv"))(x)
@@ -68,16 +88,23 @@ class VGG(nn.Module):
                 x = nn.relu(preactivation)
             feature_maps.append(x)
             preactivations.append(preactivation)
+            if group < pools:
+                x = layers.max_pool(x, 2, strides=2)
 
-        embedding = layers.global_average(x)
-        logits = layers.LinearMap(
-            self.num_classes,
+        embedding = x = layers.global_average(x)
+        linear = functools.partial(
+            layers.LinearMap,
             kernel_init=functools.partial(layers.normal, scale=0.01),
             bias_init=nn.initializers.zeros,
-            name="classifier",
-        )(embedding)
+        )
+        for i, units in enumerate(self.hidden, start=1):
+            x = nn.relu(linear(layers.scaled(units, self.width), name=f"hidden{i}")(x))
+        logits = linear(self.num_classes, name="classifier")(x)
         stem, *maps = feature_maps
         return Outputs(logits, embedding, tuple(maps), tuple(preactivations[1:]), stem)
 
 
-NETWORKS = {f"vgg{depth}": functools.partial(VGG, depth=depth) for depth in _GROUPS}
+NETWORKS = {
+    **{f"vgg{depth}": functools.partial(VGG, depth=depth) for depth in _GROUPS},
+    "vgg16_okddip": functools.partial(VGG, depth=16, pools=5, hidden=(512, 512)),
+}

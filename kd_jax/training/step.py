@@ -100,7 +100,8 @@ def _inputs(
             own, images, batch["label"], alpha=alpha, axis_name=axis_name
         )
     indices = dict.fromkeys(stage.recorded, batch.get("index"))
-    return {**stage.views.training(key, images, rows), **indices}, extra
+    views = stage.views.training(key, images, rows, batch.get("index"))
+    return {**views, **indices}, extra
 
 
 def _forward(

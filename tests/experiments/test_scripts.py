@@ -21,6 +21,9 @@ ROOT = pathlib.Path(__file__).parents[2]
         ("ekd_tables", ["--tables=6"], "--tables = '6' is unknown"),
         ("ekd_tables", ["--tables=4"], "data.source.path is missing"),
         ("kdim_tables", ["--pairs=no.txt"], "--images is missing: type for example `python"),
+        ("face_tables", ["--tables=4"], "--tables = '4' is unknown: choose one of "),
+        ("face_tables", ["--path=faces", "--tables=2"], "--images is missing: type for example"),
+        ("face_tables", ["--path=faces", "--tables=6"], "--uccs is missing: type for example"),
         ("tsne", ["nothing/stage"], "nothing/stage belongs to no run"),
     ],
 )
@@ -34,7 +37,8 @@ def test_a_wrong_option_is_one_sentence(script, options, says, tmp_path, capsys)
 
 
 @pytest.mark.parametrize(
-    "script", ["horkd_table1", "horkd_ablation", "ekd_tables", "kdim_tables", "tsne"]
+    "script",
+    ["horkd_table1", "horkd_ablation", "ekd_tables", "kdim_tables", "face_tables", "tsne"],
 )
 def test_a_script_of_a_table_runs_as_a_file(script, tmp_path):
     command = [sys.executable, str(ROOT / "experiments" / f"{script}.py"), "--help"]

@@ -30,7 +30,7 @@ METHOD_WEIGHTS = {
 """RepDistiller's options `-b`, in `scripts/run_cifar_distill.sh`."""
 
 
-def outputs(seed, channels, size=4):
+def outputs(seed, channels, size=8):
     keys = iter(jax.random.split(jax.random.key(seed), 2 + len(channels)))
     maps = tuple(
         jax.nn.relu(jax.random.normal(next(keys), (N, size >> i, size >> i, c)))
@@ -40,9 +40,9 @@ def outputs(seed, channels, size=4):
     return Outputs(jax.random.normal(next(keys), (N, C)), embedding, maps, maps)
 
 
-STUDENT, TEACHER = outputs(0, (3, 4, 6)), outputs(1, (5, 4, 7, 6), size=8)
+STUDENT, TEACHER = outputs(0, (3, 4, 6)), outputs(1, (5, 4, 7, 6))
 BOTH = {"student": STUDENT, "teacher": TEACHER}
-PAIRS = list(zip(STUDENT.feature_maps, TEACHER.feature_maps[1:], strict=True))
+PAIRS = list(zip(STUDENT.feature_maps, TEACHER.feature_maps[:3], strict=True))
 
 
 @functools.cache
@@ -92,8 +92,23 @@ def test_relations_compare_embeddings_and_sp_the_last_map():
     np.testing.assert_allclose(value(RKD), rkd, rtol=1e-5)
     pkt = losses.probabilistic_transfer(*embeddings)
     np.testing.assert_allclose(value(PKT), pkt, rtol=1e-5)
-    sp = losses.similarity_preserving(*PAIRS[-1])
+    sp = losses.similarity_preserving(STUDENT.feature_maps[-1], TEACHER.feature_maps[-1])
     np.testing.assert_allclose(value(SP), sp, rtol=1e-5)
+
+
+def test_rkd_of_the_paper_l2_normalizes_the_embeddings():
+    def unit(x):
+        return x / jnp.linalg.norm(x, axis=1, keepdims=True)
+
+    lengths = jnp.arange(1.0, N + 1)[:, None]
+    both = {role: x.replace(embedding=x.embedding * lengths) for role, x in BOTH.items()}
+    normalized = {role: x.replace(embedding=unit(x.embedding)) for role, x in BOTH.items()}
+    found, own, expected = (
+        method(Adapters(), outputs, BATCH)[1]["rkd"]
+        for method, outputs in ((RKD(variant="paper"), both), (RKD(), both), (RKD(), normalized))
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert abs(own - expected) > 0.01 * expected
 
 
 def test_correlation_congruence_learns_an_embedding_of_each_network():
@@ -115,6 +130,22 @@ def test_the_hint_is_the_second_stages():
     np.testing.assert_allclose(value(FitNet), jnp.square(mapped - theirs).mean(), rtol=1e-5)
 
 
+# The entries of `feat` that `train_student.py` pairs where the teacher is a ResNet-18, whose `feat`
+# are f0 to f5, and the student a ShuffleNet, with f0 to f4: zip of feat[1:-1], and feat[2].
+@pytest.mark.parametrize(
+    ("end", "pairs"),
+    [("shallowest", [(1, 1), (2, 2), (3, 3)]), ("deepest", [(1, 2), (2, 3), (3, 4)])],
+)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_maps_are_paired_from_one_end(end, pairs, swapped):
+    shallow, deep = (STUDENT.replace(feature_maps=tuple(range(1, n))) for n in (4, 5))
+    roles = (deep, shallow) if swapped else (shallow, deep)
+    expected = [pair[::-1] for pair in pairs] if swapped else pairs
+    method = AT(paired_from=end)
+    assert method.pairs(*roles) == expected
+    assert method.hint(*roles) == expected[1]
+
+
 def test_the_hint_of_networks_with_one_map_is_this_map():
     both = {role: out.replace(feature_maps=out.feature_maps[-1:]) for role, out in BOTH.items()}
     params = FitNet().init(jax.random.key(2), both, BATCH, {}, None).params
@@ -125,7 +156,7 @@ def test_vid_learns_means_and_scales_of_every_stage():
     params = start(VID).params
     assert sorted(params) == ["map1", "map2", "map3"]
     expected = 0.0
-    for i, (ours, theirs) in enumerate(reversed(PAIRS), start=1):
+    for i, (ours, theirs) in enumerate(PAIRS, start=1):
         regressor = GaussianRegressor(theirs.shape[-1])
         mean, log_scale = regressor.apply({"params": params[f"map{i}"]}, ours)
         np.testing.assert_allclose(jax.nn.softplus(log_scale) + 1e-5, 5, rtol=1e-6)
@@ -203,11 +234,17 @@ def test_networks_without_maps_get_one_sentence():
     [
         ({"loss_weight": -1.0}, "loss_weight must be 0 or more"),
         ({"temperature": 0.0}, "temperature must be greater than 0"),
+        ({"variant": "own"}, "variant = 'own' is unknown: choose one of "),
     ],
 )
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         RKD(**options)
+
+
+def test_maps_are_paired_from_a_known_end():
+    with pytest.raises(UsageError, match="paired_from = 'last' is unknown: choose one of "):
+        AT(paired_from="last")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,12 @@ N, C = 16, 5
 LABELS = jnp.asarray(np.arange(N) % 4, jnp.int32)  # class 4 has no images
 BATCH = {"label": LABELS, "index": jnp.arange(N)}
 ALL = HORKD(
-    feature_weight=0.3, pair_weight=2.0, triplet_weight=3.0, center_weight=0.7, reduction="mean"
+    feature_weight=0.3,
+    pair_weight=2.0,
+    triplet_weight=3.0,
+    center_weight=0.7,
+    normalize=False,
+    reduction="mean",
 )
 
 

@@ -23,6 +23,7 @@ def _halving(height, width, channels, stages=4):
 _NARROW, _WRN2, _X4 = (_halving(32, 32, channels, 3) for channels in (16, 32, 64))
 _BASIC, _BOTTLENECK = _halving(32, 32, 64), _halving(32, 32, 256)
 _VGG = [(16, 16, 128), (8, 8, 256), (4, 4, 512), (4, 4, 512)]
+_VGG_OKDDIP = [*_VGG[:3], (2, 2, 512)]
 _SHUFFLE1, _SHUFFLE2 = _halving(16, 16, 240, 3), _halving(16, 16, 116, 3)
 _MOBILE = [(16, 16, 24), (8, 8, 32), (4, 4, 96), (2, 2, 320)]
 _MOBILE_HALF = [(16, 16, 12), (8, 8, 16), (4, 4, 48), (2, 2, 160)]
@@ -30,7 +31,8 @@ _MOBILE_HALF = [(16, 16, 12), (8, 8, 16), (4, 4, 48), (2, 2, 160)]
 # Parameters with 100 classes, feature maps at 32x32, number of blocks, and multiply-adds of
 # convolutions and classifier for one such image. Source: the modules of RepDistiller (commit
 # b84f547), parameters and multiply-adds counted in PyTorch. `wrn_50_2` is not among them: it has
-# torchvision's 68,883,240 parameters, less those of the larger stem and of 900 classes.
+# torchvision's 68,883,240 parameters, less those of the larger stem and of 900 classes. The names
+# with `okddip` are from `models/model_cifar` of DefangChen/OKDDip, counted in PyTorch too.
 _CIFAR100 = {
     "resnet8": (83_892, _NARROW, 3, None),
     "resnet14": (181_108, _NARROW, 6, None),
@@ -39,6 +41,7 @@ _CIFAR100 = {
     "resnet44": (667_188, _NARROW, 21, None),
     "resnet56": (861_620, _NARROW, 27, None),
     "resnet110": (1_736_564, _NARROW, 54, 253_155_584),
+    "resnet110_okddip": (1_170_868, _X4, 36, 167_453_696),
     "resnet8x4": (1_233_540, _X4, 3, None),
     "resnet32x4": (7_433_860, _X4, 15, None),
     "wrn_16_1": (180_916, _NARROW, 6, None),
@@ -50,6 +53,7 @@ _CIFAR100 = {
     "vgg13": (9_462_180, _VGG, 0, 284_936_192),
     "vgg16": (14_774_436, _VGG, 0, 398_182_400),
     "vgg19": (20_086_692, _VGG, 0, 511_428_608),
+    "vgg16_okddip": (15_299_748, _VGG_OKDDIP, 0, 313_772_032),
     "resnet18": (11_220_132, _BASIC, 8, 555_468_800),
     "resnet34": (21_328_292, _BASIC, 16, 1_159_448_576),
     "resnet50": (23_705_252, _BOTTLENECK, 16, 1_298_014_208),
@@ -186,6 +190,7 @@ def test_imagenet_stem(traced, name, parameters):
         ("resnet50", {"width": 1e-9}, 1, (4, 4, 4, 4), 4),
         ("wrn_16_1", {"width": 1e-9}, 1, (1, 1, 1), 1),
         ("vgg8", {"width": 1e-9}, 1, (1, 1, 1, 1), 1),
+        ("vgg16_okddip", {"width": 1e-9}, 1, (1, 1, 1, 1), 1),
         ("shufflenet_v1", {"width": 1e-9}, 3, (6, 9, 12), 12),
         ("shufflenet_v2", {"width": 1e-9}, 1, (2, 2, 2), 1),
         ("mobilenet_v2_half", {"width": 1e-9}, 1, (1, 1, 1, 1), 1),
@@ -227,6 +232,20 @@ def test_vgg_pools_a_fourth_time_from_64_pixels(traced):
         assert outputs.feature_maps[-1].shape[1] == last
     with pytest.raises(UsageError, match=r"VGG-8 .*4x9 pixels.*at least 8x8"):
         traced(_SMALL["vgg8"], 1, 4, 9, 3)
+
+
+@pytest.mark.parametrize(("pools", "last"), [(0, 32), (4, 2), (5, 2)])
+def test_the_number_of_pools_of_a_vgg(traced, pools, last):
+    network = models.create("vgg8", num_classes=2, width=0.1, pools=pools)
+    outputs, _ = traced(network, 1, 32, 32, 3)
+    assert outputs.feature_maps[-1].shape[1] == last
+    with pytest.raises(UsageError, match=f"cannot see images of 0x32 .*at least {2**pools}x"):
+        traced(network, 1, 0, 32, 3)
+
+
+def test_a_vgg_has_at_most_five_pools():
+    with pytest.raises(UsageError, match="pools = 6 is impossible: choose 0 to 5"):
+        models.create("vgg8", num_classes=2, pools=6)
 
 
 @pytest.mark.parametrize("name", [name for name in _SMALL if name != "vgg8"])

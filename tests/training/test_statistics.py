@@ -49,7 +49,7 @@ def test_class_sums_are_those_of_the_whole_set_for_all_batches_and_devices(froze
 
 
 def test_batches_of_a_users_own_need_neither_mesh_nor_mask():
-    stage = dense_stage(HORKD())
+    stage = dense_stage(HORKD(normalize=False))
     frozen = dense_frozen(stage)
     network = stage.networks["teacher"]
     features = np.asarray(network.apply(frozen["teacher"], INPUTS, train=False).embedding)
@@ -81,7 +81,7 @@ def test_a_method_without_statistics_reads_no_batches():
 
 
 def test_options_may_leave_the_statistics_out():
-    stage = dense_stage(HORKD(centers="batch"))
+    stage = dense_stage(HORKD(centers="batch", normalize=False))
     frozen = dense_frozen(stage)
     assert dataset_statistics(stage, frozen, [BATCH]) == {}
     assert dataset_statistics(stage, frozen, []) == {}
