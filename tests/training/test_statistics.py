@@ -21,7 +21,7 @@ from kd_jax.data import ResidentLoader
 from kd_jax.methods import HORKD, KD, Supervised
 from kd_jax.training import dataset_statistics, statistics_shapes
 
-STAGE = make_stage()
+STAGE = make_stage(method=HORKD(normalize=False))
 
 
 @pytest.fixture(scope="module")
