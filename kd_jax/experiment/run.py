@@ -12,6 +12,7 @@ from jax.experimental import multihost_utils
 from kd_jax.core.devices import any_process, data_mesh
 from kd_jax.core.errors import UsageError
 from kd_jax.core.files import PathLike, absolute_path, differences, write_atomically
+from kd_jax.core.lock import locked
 from kd_jax.core.stop import StopSignal
 from kd_jax.data import Loader, ResidentLoader, StreamedLoader
 from kd_jax.experiment import report
@@ -88,18 +89,39 @@ class Run:
 
         Raises:
             Stopped: after a request to stop, when the state is saved.
-            UsageError: if a stage cannot resume.
+            UsageError: if a stage cannot resume, or another process uses the folder.
         """
+        if (summary := self._results()) is not None:
+            return summary
         with StopSignal() as stop, contextlib.ExitStack() as stack:
+            if jax.process_index() == 0:
+                stack.enter_context(locked(self.workdir, "--workdir"))
             stack.callback(self._close)
             for name in self.plan.names:
                 if not self._finished(name):
                     stage = StageRun(name, self.plan, self.workdir, self._loader)
                     self._write(self.workdir / name / FINISHED, stage.run(stop))
+            return self._summarize()
+
+    def _results(self) -> dict[str, Any] | None:
+        """Returns the stored results of a finished run, whose folder may be read-only."""
+        if not all(self._finished(name) for name in self.plan.names):
+            return None
+        try:
+            found: dict[str, Any] = json.loads((self.workdir / "results.json").read_text())
+            whole = [stage["name"] for stage in found["stages"]] == self._all_finished()
+        except (OSError, ValueError, KeyError, TypeError):  # missing or damaged: written again
+            return None
+        return found if whole else None
+
+    def _all_finished(self) -> list[str]:
+        return [name for name in self.spec.pipeline if self._finished(name)]
+
+    def _summarize(self) -> dict[str, Any]:
+        """Writes and returns the results of all finished stages."""
         results = [
             json.loads((self.workdir / name / FINISHED).read_text())
-            for name in self.spec.pipeline
-            if self._finished(name)
+            for name in self._all_finished()
         ]
         summary = {
             "experiment": self.spec.experiment,
@@ -110,9 +132,9 @@ class Run:
             "device": results[-1]["device"],
             "stages": results,
         }
-        self._write(self.workdir / "results.json", summary)
         if jax.process_index() == 0:
             report.write(summary, self.workdir)
+        self._write(self.workdir / "results.json", summary)  # last: the run is then complete
         return summary
 
     def _close(self) -> None:

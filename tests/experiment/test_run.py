@@ -1,5 +1,6 @@
 """Whole runs: their results, and the conditions under which a folder can be used again."""
 
+import errno
 import functools
 import json
 import re
@@ -10,10 +11,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import small_config
+from etils import epath
 from small_config import changed, numbers, student_config
 
 import kd_jax
 from kd_jax.core.errors import UsageError
+from kd_jax.core.lock import locked
 from kd_jax.data import SOURCES
 from kd_jax.experiment.building import to_config
 from kd_jax.experiment.run import Run
@@ -65,6 +68,33 @@ def copied(finished, tmp_path):
     """A copy of the finished run."""
     shutil.copytree(finished[0], tmp_path / "copied")
     return tmp_path / "copied", finished[1]
+
+
+def test_a_finished_run_writes_nothing(finished, monkeypatch):
+    workdir, results = finished
+
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("kd_jax.experiment.run.write_atomically", refuse)
+    monkeypatch.setattr("kd_jax.experiment.run.locked", refuse)
+    assert Run(changed({}), workdir).run() == results
+
+
+def test_damaged_results_are_written_again(copied):
+    workdir, summary = copied
+    for text in ("{", "[]", '{"stages": [{}]}'):
+        (workdir / "results.json").write_text(text)
+        assert Run(changed({}), workdir).run() == summary
+        assert json.loads((workdir / "results.json").read_text()) == summary
+
+
+def test_two_runs_do_not_share_a_folder(copied):
+    workdir, _ = copied
+    (workdir / "student" / "stage.json").unlink()
+    run, says = Run(changed({}), workdir), r"--workdir=.* is in use by process \d+ on "
+    with locked(epath.Path(workdir), "--workdir"), pytest.raises(UsageError, match=says):
+        run.run()
 
 
 def test_devices_and_times_may_change(copied):
