@@ -70,13 +70,13 @@ class Checkpoints:
         """
         self.directory, self._finished = absolute_path(directory), read_only
         keep = [policies.LatestN(2), policies.BestN(get_metric_fn=_score, n=1)]
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy(keep),
-            best_fn=_score,
-            read_only=read_only,
-        )
         try:
             with _quiet():
+                options = ocp.CheckpointManagerOptions(
+                    preservation_policy=policies.AnyPreservationPolicy(keep),
+                    best_fn=_score,
+                    read_only=read_only,
+                )
                 self._manager = ocp.CheckpointManager(self.directory, options=options)
         except Exception as error:  # broken files raise any exception
             remedy = "the one of the greatest step is damaged, delete its folder to resume from the"
@@ -187,7 +187,8 @@ class Checkpoints:
         guarded = (self.directory / str(step) / _HASHES).exists()  # not in version 0.1
         asked = {**items, **({_HASHES: ocp.args.JsonRestore()} if guarded else {})}
         try:
-            found = dict(self._manager.restore(step, args=ocp.args.Composite(**asked)).items())
+            with _quiet():
+                found = dict(self._manager.restore(step, args=ocp.args.Composite(**asked)).items())
             hashes = found.pop(_HASHES, {})
             for name in items if guarded else ():
                 text = isinstance(items[name], ocp.args.JsonRestore)
@@ -242,7 +243,7 @@ def _leaves(tree: PyTree) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences Orbax's warnings that a folder is opened for reading only."""
+    """Silences Orbax's warnings: a folder for reading only, and files that cannot be parsed."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -254,7 +255,8 @@ def _quiet() -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     """Returns the first line of an error."""
-    return (str(error).strip() or repr(error)).splitlines()[0][:200]
+    line = (str(error).strip() or repr(error)).splitlines()[0]
+    return line.partition(". See full")[0][:200]
 
 
 def _is_array(x: Any) -> bool:
