@@ -22,6 +22,8 @@ METHODS = {
         "pair_weight": 5.0,
         "triplet_weight": 10.0,
         "center_weight": 0.0,
+        "normalize": False,
+        "reduction": "mean",
     },
     "kd": {"name": "kd"},
 }
