@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar, overload
 
 from kd_jax.core import user_code
-from kd_jax.core.errors import UsageError, check_choice
+from kd_jax.core.errors import UsageError, check_choice, choices
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -90,9 +90,14 @@ class Registry(Generic[T]):
             key: the option that has this value, for the error; None takes the kind.
 
         Raises:
-            UsageError: if the name is unknown; similar names come first in the message.
+            UsageError: if the name is no word, or unknown; similar names come first in the message.
         """
         self._discover()
+        if not isinstance(name, str):
+            raise UsageError(
+                f"{key or self.kind} must be one word, not a value of the type"
+                f" {type(name).__name__}: choose one of {choices('', self._entries)}."
+            )
         check_choice(name, self._entries, key or self.kind)
         return self._entries[name]
 

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import pathlib
 import sys
+import traceback
 import zlib
 from collections.abc import Iterable, Iterator
 
@@ -14,6 +15,8 @@ from kd_jax.core.errors import UsageError
 
 _current: contextvars.ContextVar[str | None] = contextvars.ContextVar("user_code", default=None)
 _imported: set[str] = set()
+_REASON = 300
+"""Maximum number of characters of a message in `reason`."""
 
 
 def current() -> str | None:
@@ -39,6 +42,16 @@ def absolute(reference: str) -> str:
     return os.path.abspath(os.path.expanduser(reference)) if _is_file(reference) else reference
 
 
+def reason(error: BaseException) -> str:
+    """Returns one line on an error of a user's code: its class, and its message or its place."""
+    text = " ".join(str(error).split())
+    if not text and (frames := traceback.extract_tb(error.__traceback__)):
+        last = frames[-1]
+        return f"{type(error).__name__} in line {last.lineno} of {os.path.basename(last.filename)}"
+    text = f"{text[:_REASON]} ..." if len(text) > _REASON else text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def _is_file(reference: str) -> bool:
     return reference.endswith(".py") or os.sep in reference
 
@@ -56,10 +69,10 @@ def _import(reference: str) -> None:
                 importlib.import_module(reference)
     except UsageError:
         raise
-    except Exception as error:  # a user's module raises whatever it likes
+    except (Exception, SystemExit) as error:  # a user's module raises whatever it likes
         raise UsageError(
-            f"--import={reference} cannot be imported ({type(error).__name__}: {error}): name a"
-            " Python file or a module."
+            f"--import={reference} cannot be imported ({reason(error)}): name a Python file or a"
+            " module."
         ) from error
     finally:
         _current.reset(token)

@@ -8,15 +8,26 @@ chosen class.
 """
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any
 
+from kd_jax.core import user_code
 from kd_jax.core.errors import UsageError, choices
 from kd_jax.core.registry import Registry
 
 Values = Mapping[str, Any]
+
+_SHOWN = 200
+"""Maximum number of characters of a value in an error."""
+_LARGEST_FLOAT = (2 - 2**-23) * 2.0**127
+"""The largest number of float32, in which JAX computes."""
+_INT_BITS = 31
+"""JAX computes with integers of 32 bits, one of which is the sign."""
+_SEED_BITS = 64
+"""Seeds have more bits than other integers; each class checks its own."""
 
 
 # ------------------------------------------------------------------------------------ kinds
@@ -80,6 +91,10 @@ def _name(kind: Any) -> str:
         return "None"
     if registry_of(kind) is not None or (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         return "a dictionary"
+    if typing.get_origin(kind) is tuple:
+        return f"a list of {_name(typing.get_args(kind)[0])}"
+    if typing.get_origin(kind) is dict:
+        return "a dictionary"
     if len(members(kind)) > 1:
         return " or ".join(_name(option) for option in members(kind))
     return kind.__name__ if type(kind) is type else str(kind)
@@ -101,7 +116,7 @@ def build(cls: type, values: Values, key: str) -> Any:
     """
     fields = fields_of(cls)
     made = {}
-    for name, value in values.items():
+    for name, value in _mapping(values, key).items():
         if name not in fields:
             raise UsageError(unknown_key(name, cls, fields, key))
         made[name] = value_of(fields[name][0], value, join(key, name))
@@ -113,6 +128,10 @@ def build(cls: type, values: Values, key: str) -> Any:
         return cls(**made)
     except ValueError as error:
         raise UsageError(f"{key or 'config'}: {str(error).rstrip('.')}.") from error
+    except Exception as error:  # a user's own class raises whatever it likes
+        raise UsageError(
+            f"{key or 'config'} cannot be used ({user_code.reason(error)}): check its values."
+        ) from error
 
 
 def value_of(kind: Any, value: Any, key: str) -> Any:
@@ -121,12 +140,44 @@ def value_of(kind: Any, value: Any, key: str) -> Any:
     if structured is not None and (isinstance(value, Mapping) or not _is_plain(kind, value)):
         return _build_structured(structured, _mapping(value, key), key)
     if item is not None and structured_of(item) is not None:
-        each = _mapping(value, key).items()
-        return {name: value_of(item, inner, join(key, str(name))) for name, inner in each}
+        each = _mapping(value, key)
+        return {name: value_of(item, each[name], join(key, name)) for name in each}
     value = tuple(value) if isinstance(value, list) else value
     if not is_of(value, kind):
-        raise UsageError(f"{key} = {value!r} must be {_name(kind)}.")
+        raise UsageError(f"{key} = {shown(value)} must be {_name(kind)}.")
+    _check_plain(value, key)
     return value
+
+
+def _check_plain(value: Any, key: str) -> None:
+    """Raises `UsageError` for a value that JSON cannot hold or that JAX cannot compute with."""
+    if isinstance(value, Mapping):
+        for name, inner in _mapping(value, key).items():
+            _check_plain(inner, join(key, name))
+    elif isinstance(value, tuple | list):
+        for item in value:
+            _check_plain(item, key)
+    elif isinstance(value, str):
+        if not value or not value.isprintable():
+            raise UsageError(f"{key} = {shown(value)} must be one or more printable characters.")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise UsageError(f"{key} = {shown(value)} must be a finite number.")
+        if abs(value) > _LARGEST_FLOAT:
+            raise UsageError(
+                f"{key} = {shown(value)} must be at most {_LARGEST_FLOAT:.4g} (float32)."
+            )
+    elif isinstance(value, int) and not isinstance(value, bool):
+        bits = _SEED_BITS if key.endswith("seed") else _INT_BITS
+        if not -(2**bits) < value < 2**bits:
+            raise UsageError(
+                f"{key} = {shown(value)} must be greater than -2**{bits} and less than 2**{bits}."
+            )
+    elif not isinstance(value, bool | None):
+        raise UsageError(
+            f"{key} = {shown(value)} must be made of numbers, words, True, False, None, lists and"
+            " dictionaries only."
+        )
 
 
 def _is_plain(kind: Any, value: Any) -> bool:
@@ -144,9 +195,24 @@ def _build_structured(kind: Any, values: Values, key: str) -> Any:
     return build(registry.get(values.pop("name"), f"{key}.name"), values, key)
 
 
+def shown(value: Any) -> str:
+    """Returns the value of an error, in one line of limited length."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # Python does not print integers of thousands of digits
+        text = f"({type(value).__name__})"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
+
+
 def _mapping(value: Any, key: str) -> Values:
+    """Returns a value that must be a dictionary whose keys are words."""
     if not isinstance(value, Mapping):
-        raise UsageError(f"{key} = {value!r} must be a dictionary.")
+        raise UsageError(f"{key or 'config'} = {shown(value)} must be a dictionary.")
+    for name in value:
+        if not isinstance(name, str) or not name.isprintable():
+            raise UsageError(
+                f"{key or 'config'} has the key {shown(name)}: each key must be a word."
+            )
     return value
 
 

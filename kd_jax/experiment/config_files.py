@@ -114,13 +114,16 @@ def load_config(reference: str) -> ConfigDict:
         config = get_config(argument) if argument else get_config()
     except UsageError:
         raise
-    except Exception as error:  # a config file is code, and raises whatever it likes
+    except (Exception, SystemExit) as error:  # a config file is code, and raises what it likes
         raise UsageError(
-            f"--config={reference} cannot be read ({type(error).__name__}: {error}): it must be a"
-            " Python file with a function get_config."
+            f"--config={reference} cannot be read ({user_code.reason(error)}): it must be a Python"
+            " file with a function get_config."
         ) from error
     if not isinstance(config, ConfigDict):
-        raise UsageError(f"--config={reference}: get_config must return a ConfigDict.")
+        raise UsageError(
+            f"--config={reference}: get_config must return a ConfigDict, not"
+            f" {'None' if config is None else type(config).__name__}: end it with `return config`."
+        )
     return config
 
 

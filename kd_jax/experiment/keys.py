@@ -178,7 +178,7 @@ def _parse(kind: Any, text: str, key: str) -> Any:
     """Reads a text as a value of an annotated type."""
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
     options = members(kind)
     if any(typing.get_origin(option) is tuple for option in options):

@@ -3,12 +3,24 @@
 import dataclasses
 from typing import Any
 
+import jax
+
 from kd_jax.core.errors import check_choice
 from kd_jax.data.preprocessing import Degradation, Normalization
 from kd_jax.pretrained.info import RECORDED
 
 LAST = "last"
 CHECKPOINTS = (LAST, "best")
+
+
+def check_normalization(given: Normalization) -> None:
+    """Raises `ValueError` for values of a config that are not on the scale 0 to 1."""
+    if not all(0 <= mean <= 1 for mean in given.mean):
+        raise ValueError(f"normalization.mean must be on the scale 0 to 1, not {given.mean}")
+    if not all(0 < std <= 1 for std in given.std):
+        raise ValueError(
+            f"normalization.std must be greater than 0, on the scale 0 to 1, not {given.std}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +73,17 @@ class NetworkSpec:
 
     def __post_init__(self):
         check_choice(self.init_checkpoint, CHECKPOINTS, "init_checkpoint")
-        for option in ("num_classes", "axis_name"):
+        for option in ("num_classes", "axis_name", "name"):
             if option in self.options:
                 raise ValueError(f"options.{option} is set by the run: leave it out")
+        if self.options.get("dtype") == "float64" and not jax.config.jax_enable_x64:
+            raise ValueError(
+                "options.dtype = 'float64' needs the setting JAX_ENABLE_X64=1 in the environment"
+            )
+        if self.resolution is not None and self.resolution < 1:
+            raise ValueError(f"resolution must be 1 or more, not {self.resolution}")
+        if self.normalization is not None:
+            check_normalization(self.normalization)
         if (self.name == RECORDED) != (self.path is not None):
             raise ValueError("name = 'recorded' and path are used together, or not at all")
         if self.name != RECORDED and (self.center or self.augmented):

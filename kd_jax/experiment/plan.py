@@ -14,6 +14,13 @@ from kd_jax.core.devices import AXIS, check_divisible
 from kd_jax.core.errors import UsageError, check_choice
 from kd_jax.data import BatchOrder, ImageSet, StoredImages, class_fraction, hold_out, load_splits
 from kd_jax.data.preprocessing import Augmentation, Views
+from kd_jax.experiment.plan_checks import (
+    LARGEST,
+    check_evaluators,
+    check_shapes,
+    check_sizes,
+    one_sentence,
+)
 from kd_jax.experiment.roles import Roles
 from kd_jax.experiment.specs import LAST, Experiment
 from kd_jax.methods import StageInfo
@@ -29,6 +36,8 @@ from kd_jax.training import (
 )
 
 PyTree = Any
+_OPTIONS = "check the types and ranges of these options"
+_WEIGHTS = "check init_from, or name a file or folder of this machine"
 
 
 class Plan:
@@ -76,15 +85,21 @@ class Plan:
         for name in only or ():
             check_choice(name, spec.stages, "--stages")
         self.names = tuple(name for name in spec.pipeline if only is None or name in only)
-        self.images = _read_images(spec)
+        with one_sentence("data.source", "check its options and the splits"):
+            self.images = _read_images(spec)
         train = self.images["train"]
+        check_sizes(data, train.image_shape)
         self.order = BatchOrder(spec.seed, len(train), data.batch_size)
         self.roles = Roles(spec, workdir, train)
+        for name in spec.pipeline:
+            self._check_length(name)
         self.stages = {name: self._stage(name) for name in spec.pipeline}
         self.shapes = {name: self._shapes(name) for name in spec.pipeline}
         for name in self.names:
             self._check_sources(name)
             self._check_weights(name)
+            outputs = self.stages[name].method.predictions
+            check_evaluators(name, spec.stages[name], data, self.images, mesh, outputs)
             self._check_method(name)
 
     @functools.cached_property
@@ -95,6 +110,14 @@ class Plan:
     def steps(self, name: str) -> int:
         """Returns the number of steps of a stage."""
         return max(1, round(self.spec.stages[name].epochs * self.order.steps_per_epoch))
+
+    def _check_length(self, name: str) -> None:
+        """Raises `UsageError` for a stage whose steps an int32 cannot count."""
+        if (steps := self.steps(name)) >= LARGEST:
+            raise UsageError(
+                f"stages.{name}.epochs = {self.spec.stages[name].epochs:g} gives {steps:.3g} steps,"
+                " and the limit is 2**31: choose fewer epochs."
+            )
 
     def example(self) -> dict[str, jax.Array]:
         """Returns a batch of the right shapes, with one image per device."""
@@ -108,7 +131,9 @@ class Plan:
         train = self.images["train"]
         modules, views = {}, {}
         for role in spec.networks:
-            info, key = self.roles.info(name, role), f"stages.{name}.networks.{role}"
+            key = f"stages.{name}.networks.{role}"
+            with one_sentence(key, _WEIGHTS):
+                info = self.roles.info(name, role)
             if info.name == RECORDED:
                 _check_unaugmented(spec.networks[role].augmented, data.augmentation, key)
                 modules[role] = info.module()
@@ -118,9 +143,10 @@ class Plan:
                 degradation.check(train.image_shape[:2], key)
             views[role] = dataclasses.replace(info.view, degradation=degradation)
             try:
-                modules[role] = info.module(axis_name)
+                with one_sentence(f"{key}.options", _OPTIONS):
+                    modules[role] = info.module(axis_name)
             except UsageError as error:
-                raise UsageError(f"{key}: {error}") from error
+                raise UsageError(_with_key(key, error)) from error
         return Stage(
             networks=modules,
             method=spec.method,
@@ -141,23 +167,28 @@ class Plan:
         """Returns the shapes of the variables of every network; nothing is computed."""
         stage, shapes = self.stages[name], {}
         for role in stage.networks:
+            key = f"stages.{name}.networks.{role}"
             try:
-                shapes[role] = jax.eval_shape(
-                    lambda role=role: init_network(stage, role, self.example()["image"])
-                )
+                with one_sentence(f"{key}.options", _OPTIONS):
+                    shapes[role] = jax.eval_shape(
+                        lambda role=role: init_network(stage, role, self.example()["image"])
+                    )
             except UsageError as error:
-                raise UsageError(f"stages.{name}.networks.{role}: {error}") from error
+                raise UsageError(_with_key(key, error)) from error
+            check_shapes(shapes[role].get("params", {}), key)
         return shapes
 
     def _check_sources(self, name: str) -> None:
         """Raises `UsageError` for a source that is not finished and does not run before."""
         for role, spec in self.spec.stages[name].networks.items():
             if spec.init_from is not None and spec.init_from not in self.names:
-                self.roles.weights(name, role)
+                with one_sentence(f"stages.{name}.networks.{role}.init_from", _WEIGHTS):
+                    self.roles.weights(name, role)
         source = self.spec.stages[name].adapters_from
         if source is not None and source not in self.names:
             key = f"stages.{name}.adapters_from"
-            Weights.find(self.roles.folder(source), None, LAST, key)
+            with one_sentence(key, _WEIGHTS):
+                Weights.find(self.roles.folder(source), None, LAST, key)
 
     def _check_weights(self, name: str) -> None:
         """Raises `UsageError` where weights will not fit the network that starts from them."""
@@ -191,10 +222,18 @@ class Plan:
             state = init_state(stage, example, frozen, trained=trained, statistics=statistics)
             return train_step(stage, state, frozen, example)
 
+        key = f"stages.{name}.method"
         try:
-            jax.eval_shape(first_step, self.shapes[name])
-        except ValueError as error:
-            raise UsageError(f"stages.{name}.method: {error}") from error
+            with one_sentence(key, "check its options and the optimizers"):
+                jax.eval_shape(first_step, self.shapes[name])
+        except UsageError as error:
+            raise UsageError(_with_key(key, error)) from error
+
+
+def _with_key(key: str, error: UsageError) -> str:
+    """Returns the sentence of an error, which begins with the config key."""
+    text = str(error)
+    return text if text.startswith(key) else f"{key}: {text}"
 
 
 def _read_images(spec: Experiment) -> dict[str, ImageSet | StoredImages]:

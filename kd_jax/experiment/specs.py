@@ -14,11 +14,12 @@ from kd_jax.core.errors import check_choice
 from kd_jax.data import SOURCES, Source
 from kd_jax.data.preprocessing import Augmentation, Normalization, check_filter
 from kd_jax.evaluation import EVALUATORS, Evaluator
-from kd_jax.experiment.building import build
+from kd_jax.experiment.building import build, is_of
 from kd_jax.experiment.network_spec import LAST as LAST
-from kd_jax.experiment.network_spec import NetworkSpec
+from kd_jax.experiment.network_spec import NetworkSpec, check_normalization
 from kd_jax.experiment.pipeline import order_of
 from kd_jax.methods import METHODS, Method
+from kd_jax.methods.label_losses import LABEL_LOSSES, default_options
 from kd_jax.pretrained.info import RECORDED
 from kd_jax.training import OPTIMIZERS, Optimizer
 from kd_jax.training.execution import EXECUTIONS
@@ -63,8 +64,11 @@ class DataSpec:
 
     def __post_init__(self):
         check_filter(self.filter)
-        if self.eval_batch_size < 1:
-            raise ValueError("eval_batch_size must be 1 or more")
+        for name in ("batch_size", "eval_batch_size"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name} must be 1 or more, not {value}")
+        if self.normalization is not None:
+            check_normalization(self.normalization)
         if not 0 < self.train_fraction <= 1:
             raise ValueError("train_fraction must be greater than 0 and at most 1")
         if not 0 <= self.validation_fraction < 1:
@@ -134,14 +138,33 @@ class StageSpec:
                     f" one of the groups {', '.join(groups)}"
                 )
         if "default" not in self.optimizers:
-            raise ValueError("optimizers.default is missing")
-        if not (0 < self.epochs < math.inf and self.evaluate_every > 0):
-            raise ValueError("epochs and evaluate_every must be greater than 0, epochs finite")
-        if any(optimizer.warmup_epochs > self.epochs for optimizer in self.optimizers.values()):
-            raise ValueError(f"warmup_epochs must be at most epochs = {self.epochs:g}")
+            raise ValueError("optimizers.default is missing: name an optimizer")
+        for key in ("epochs", "evaluate_every"):
+            if not 0 < (value := getattr(self, key)) < math.inf:
+                raise ValueError(f"{key} must be greater than 0 and finite, not {value}")
+        for group, optimizer in self.optimizers.items():
+            if optimizer.warmup_epochs > self.epochs:
+                raise ValueError(
+                    f"optimizers.{group}.warmup_epochs must be at most epochs = {self.epochs:g},"
+                    f" not {optimizer.warmup_epochs:g}"
+                )
+        self._check_loss()
         for evaluator in self.evaluators:
             if not re.fullmatch(r"\w+", evaluator):
                 raise ValueError(f"evaluators.{evaluator}: a name is letters, digits and _")
+
+    def _check_loss(self) -> None:
+        """Raises `ValueError` for an option of a label loss that is not of its default's type."""
+        loss: Any = getattr(self.method, "loss", None)
+        options: Any = getattr(self.method, "options", None)
+        if not isinstance(options, Mapping) or loss not in LABEL_LOSSES:
+            return
+        for name, default in default_options(loss).items():
+            kind = type(default)
+            if not is_of(options.get(name, default), kind):
+                raise ValueError(
+                    f"method.options.{name} = {options[name]!r} must be {kind.__name__}"
+                )
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -192,8 +215,13 @@ class Experiment:
         check_choice(self.execution, EXECUTIONS, "execution")
         if not 0 <= self.seed < 2**63:
             raise ValueError("seed must be at least 0 and less than 2**63")
-        if not (self.checkpoint_minutes > 0 and self.stages):
-            raise ValueError("checkpoint_minutes must be greater than 0, and stages not empty")
+        if not 0 < self.checkpoint_minutes < math.inf:
+            raise ValueError(
+                f"checkpoint_minutes must be greater than 0 and finite, not"
+                f" {self.checkpoint_minutes}"
+            )
+        if not self.stages:
+            raise ValueError("stages must not be empty: name one stage or more")
         for name in self.stages:
             if not re.fullmatch(r"[\w-]+", name):
                 raise ValueError(f"stages.{name}: the name of a stage is letters, digits, _ and -")

@@ -57,8 +57,8 @@ class Ramp:
     def __post_init__(self):
         if not (0 <= self.end < math.inf and 0 <= self.start < math.inf):
             raise ValueError(f"start and end must be 0 or more, not {self.start} and {self.end}")
-        if not self.epochs > 0:
-            raise ValueError(f"epochs must be greater than 0, not {self.epochs}")
+        if not 0 < self.epochs < math.inf:
+            raise ValueError(f"epochs must be greater than 0 and finite, not {self.epochs}")
 
     def __call__(self, epoch: jax.Array) -> jax.Array:
         """Returns the weight at an epoch, which may be a fraction."""

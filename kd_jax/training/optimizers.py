@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import jax.numpy as jnp
 import optax
 
+from kd_jax.core.errors import check_choice
 from kd_jax.core.registry import Registry
 from kd_jax.training.state import ADAPTERS
 
@@ -58,13 +59,18 @@ class Step(Schedule):
     milestones: tuple[float, ...]
     factor: float = 0.1
 
+    def __post_init__(self):
+        if not all(0 <= epoch < math.inf for epoch in self.milestones):
+            raise ValueError(f"milestones must be 0 or more and finite, not {self.milestones}")
+        if not 0 < self.factor <= 1:
+            raise ValueError(f"factor must be greater than 0 and at most 1, not {self.factor}")
+
     def build(self, rate: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
         """See `Schedule`."""
-        del steps
         drops: dict[int, float] = {}
         for epoch in self.milestones:
-            step = round(epoch * steps_per_epoch)
-            drops[step] = drops.get(step, 1.0) * self.factor
+            if (step := round(epoch * steps_per_epoch)) <= steps:  # others may not fit an int32
+                drops[step] = drops.get(step, 1.0) * self.factor
         return optax.piecewise_constant_schedule(rate, drops)
 
 
@@ -79,6 +85,10 @@ class Cosine(Schedule):
 
     final: float = 0.0
 
+    def __post_init__(self):
+        if not 0 <= self.final <= 1:
+            raise ValueError(f"final must be 0 to 1, not {self.final}")
+
     def build(self, rate: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
         """See `Schedule`."""
         del steps_per_epoch
@@ -86,6 +96,9 @@ class Cosine(Schedule):
 
 
 SCHEDULES.seal()
+
+_AVERAGES = ("momentum", "b1", "b2", "b3", "decay", "rho")
+"""Options that are the weight of the past in a moving average."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,13 +126,13 @@ class Optimizer:
     clip_norm: float | None = None
 
     def __post_init__(self):
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be greater than 0, not {self.learning_rate}")
-        if not (self.warmup_epochs >= 0 and self.weight_decay >= 0):
-            raise ValueError("warmup_epochs and weight_decay must be 0 or more")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"clip_norm must be greater than 0, or None, not {self.clip_norm}")
-        for name in ("momentum", "b1", "b2"):
+        for name, value in (("learning_rate", self.learning_rate), ("clip_norm", self.clip_norm)):
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be greater than 0 and finite, not {value}")
+        for name in ("warmup_epochs", "weight_decay"):
+            if not 0 <= (value := getattr(self, name)) < math.inf:
+                raise ValueError(f"{name} must be 0 or more and finite, not {value}")
+        for name in _AVERAGES:
             value = getattr(self, name, None)
             if value is not None and not 0 <= value < 1:
                 raise ValueError(f"{name} must be at least 0 and less than 1, not {value}")
@@ -196,11 +209,16 @@ def _from_optax(name: str, function: Callable[..., Any]) -> type[Optimizer]:
             decay = [optax.add_decayed_weights(self.weight_decay)]
         return [*decay, function(rate, **{key: getattr(self, key) for key in own})]
 
+    def check(self: Optimizer) -> None:
+        Optimizer.__post_init__(self)
+        for key in own:
+            _check_own(key, getattr(self, key))
+
     cls = dataclasses.make_dataclass(
         name,
         [(p.name, _kind(p), dataclasses.field(default=p.default)) for p in own.values()],
         bases=(Optimizer,),
-        namespace={"rule": rule},
+        namespace={"rule": rule, "__post_init__": check},
         frozen=True,
         kw_only=True,
     )
@@ -211,15 +229,31 @@ def _from_optax(name: str, function: Callable[..., Any]) -> type[Optimizer]:
     return cls
 
 
+def _check_own(name: str, value: Any) -> None:
+    """Raises `ValueError` for a value that no optimizer of optax can use."""
+    if name.endswith("dtype") and value is not None:
+        check_choice(value, ("float32", "bfloat16", "float16"), name)
+    if isinstance(value, int | float) and not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be 0 or more and finite, not {value}")
+
+
 def _kind(parameter: inspect.Parameter) -> Any:
-    """Returns the annotation of an argument of optax, as precisely as it can be known."""
+    """Returns the annotation of an argument of optax, as precisely as it can be known.
+
+    Arrays, functions and trees are left out, since a config cannot hold them.
+    """
+    if parameter.name.endswith("dtype"):
+        return str | None
+    if parameter.name.endswith("mask") and not isinstance(parameter.default, bool):
+        return bool | None
+    if parameter.name in ("key", "seed"):
+        return int | None
     if isinstance(parameter.default, bool | str):
         return type(parameter.default)
     if parameter.default is not None:
         optional = type(None) in typing.get_args(parameter.annotation)
         return float | None if optional else float
-    annotation = str(parameter.annotation)
-    return float | None if "float" in annotation and "Callable" not in annotation else Any
+    return float | None if "float" in str(parameter.annotation) else Any
 
 
 OPTIMIZERS = Optimizers()

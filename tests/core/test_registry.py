@@ -24,6 +24,12 @@ def thing():
     return registry
 
 
+@pytest.mark.parametrize("name", [["one"], {"name": "one"}, None, 1])
+def test_a_name_is_one_word(thing, name):
+    with pytest.raises(UsageError, match=r"^method\.name must be one word, .*: choose one of one"):
+        thing.get(name, "method.name")
+
+
 def test_entries_are_read_by_name_in_the_order_of_registration(thing):
     assert thing.names() == tuple(thing) == ("one", "two")
     assert thing.get("two") is float

@@ -83,6 +83,9 @@ def test_references_to_files_do_not_depend_on_the_working_directory(tmp_path, mo
     [
         ("1 / 0\n", r"cannot be imported \(ZeroDivisionError: division by zero\): name a Python"),
         ("def\n", r"cannot be imported \(SyntaxError: "),
+        ("assert False\n", r"cannot be imported \(AssertionError in line 1 of my_code\.py\): name"),
+        ("raise ValueError('one\\n  two')\n", r"cannot be imported \(ValueError: one two\): name"),
+        ("import sys; sys.exit()\n", r"cannot be imported \(SystemExit in line 1 of my_code\.py\)"),
         ("import no_such_module\n", "ModuleNotFoundError: No module named 'no_such_module'"),
     ],
 )

@@ -120,14 +120,74 @@ def test_every_kind_of_value_is_built_and_written_out():
         ({"shape": {"name": "square"}}, "key.shape.side is missing: give it a value"),
         ({"shape": {"name": "squre"}}, "key.shape.name = 'squre' is unknown: choose one of square"),
         ({"shape": None}, "key.shape = None must be a dictionary"),
-        ({"names": "word"}, "key.names = 'word' must be tuple"),
-        ({"names": [1]}, "key.names = (1,) must be tuple"),
+        ({"names": "word"}, "key.names = 'word' must be a list of str"),
+        ({"names": [1]}, "key.names = (1,) must be a list of str"),
         ({"several": {"one": {"size": "2"}}}, "key.several.one.size = '2' must be int"),
         ({"several": 3}, "key.several = 3 must be a dictionary"),
-        ({"free": 3}, "key.free = 3 must be dict"),
+        ({"free": 3}, "key.free = 3 must be a dictionary"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_key(changes, says):
     with pytest.raises(UsageError) as error:
         build(Outer, GOOD | changes, "key")
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        (
+            "seed",
+            2**64,
+            r"^seed = 18446744073709551616 must be greater than -2\*\*64 and less than",
+        ),
+        ("data.batch_size", 2**31, r"^data\.batch_size = 2147483648 must be .* less than 2\*\*31"),
+        ("checkpoint_minutes", float("nan"), r"^checkpoint_minutes = nan must be a finite number"),
+        ("checkpoint_minutes", 1e308, r"^checkpoint_minutes = 1e\+308 must be at most 3\.403e\+38"),
+        ("experiment", "", "^experiment = '' must be one or more printable characters"),
+        ("experiment", "a\0", r"^experiment = 'a.x00' must be one or more printable characters"),
+        ("pipeline", "teacher", "^pipeline = 'teacher' must be a list of str"),
+        ("stages", {1: {}}, "^stages has the key 1: each key must be a word"),
+        (
+            "stages.teacher.method",
+            {"name": ["kd"]},
+            r"^stages\.teacher\.method\.name must be one word",
+        ),
+        (
+            "stages.teacher.networks.student.options",
+            {"widths": [1.0, float("inf")]},
+            r"^stages\.teacher\.networks\.student\.options\.widths = inf must be a finite number",
+        ),
+        (
+            "stages.teacher.networks.student.options",
+            {"width": object},
+            r"options\.width = <class 'object'> must be made of numbers, words",
+        ),
+    ],
+)
+def test_values_that_no_run_can_use_are_refused_by_key(key, value, says):
+    with pytest.raises(UsageError, match=says) as error:
+        experiment(small_config.changed({key: value}))
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_number_that_python_does_not_print_is_refused():
+    with pytest.raises(UsageError, match=r"^data\.batch_size = \(int\) must be"):
+        experiment(small_config.changed({"data.batch_size": 10**5000}))
+
+
+def test_a_config_is_a_dictionary():
+    with pytest.raises(UsageError, match=r"^config = None must be a dictionary"):
+        experiment(None)
+
+
+def test_any_error_of_a_class_is_one_sentence():
+    @dataclasses.dataclass
+    class Broken:
+        number: int
+
+        def __post_init__(self):
+            raise TypeError("one\n  two")
+
+    with pytest.raises(UsageError, match=r"^key cannot be used \(TypeError: one two\): check"):
+        build(Broken, {"number": 0}, "key")

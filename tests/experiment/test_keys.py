@@ -182,7 +182,7 @@ def test_a_new_optimizer_group_in_any_order():
         ("data.batch_size=8.0", "data.batch_size = 8.0 must be int"),
         ("data.stream=1", "data.stream = 1 must be bool"),
         ("data.batch_size.x=1", "data.batch_size is a single value: it has no key 'x'"),
-        ("pipeline=1", "pipeline = (1,) must be tuple"),
+        ("pipeline=1", "pipeline = (1,) must be a list of str"),
         (
             "stages.studnt.epochs=1",
             "stages has no entry 'studnt': its entries are student, teacher",

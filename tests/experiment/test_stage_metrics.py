@@ -111,7 +111,7 @@ def test_an_unknown_metric_is_one_sentence(tmp_path):
 @pytest.mark.parametrize(
     ("evaluator", "says"),
     [
-        ({"split": "validation"}, "no split 'validation': set data.test_split or data.validation"),
+        ({"split": "validation"}, "split = 'validation' has no images: set data.test_split or"),
         ({"ks": [50]}, r"ks = \(50,\) is impossible: choose 1 to 49"),
     ],
 )

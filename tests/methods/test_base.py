@@ -49,7 +49,8 @@ def test_a_ramp_is_linear_and_then_constant(ramp, values):
         ({"end": -1.0, "epochs": 1.0}, "start and end must be 0 or more, not 0.0 and -1.0"),
         ({"end": 1.0, "epochs": 1.0, "start": float("nan")}, "start and end must be 0 or more"),
         ({"end": float("inf"), "epochs": 1.0}, "start and end must be 0 or more"),
-        ({"end": 1.0, "epochs": 0.0}, "epochs must be greater than 0, not 0.0"),
+        ({"end": 1.0, "epochs": 0.0}, "epochs must be greater than 0 and finite, not 0.0"),
+        ({"end": 1.0, "epochs": float("inf")}, "epochs must be greater than 0 and finite, not inf"),
     ],
 )
 def test_impossible_ramps_are_refused(options, says):

@@ -13,6 +13,8 @@ from kd_jax.data.preprocessing.resolution import to_gray_levels
 _CROP_ATTEMPTS = 10
 _CROP_AREA = (0.08, 1.0)
 _CROP_ASPECT = (3 / 4, 4 / 3)
+_LARGEST_ALPHA = 1000
+"""Greatest alpha of `Augmentation`: the weights are 0.5, with a standard deviation of 0.01."""
 
 
 def example_keys(key: jax.Array, rows: jax.Array) -> jax.Array:
@@ -238,8 +240,8 @@ class Augmentation:
                 raise ValueError(f"{name} must be 0 or more, not {value}")
         if self.crop_padding and self.resized_crop:
             raise ValueError("crop_padding and resized_crop are two crops: set one of them to 0")
-        if not 0 <= self.mixup < math.inf:
-            raise ValueError(f"mixup must be 0 or more, and finite, not {self.mixup}")
+        if not 0 <= self.mixup <= _LARGEST_ALPHA:
+            raise ValueError(f"mixup must be 0 to {_LARGEST_ALPHA}, not {self.mixup}")
 
     def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
         """Crops and flips images; the dtype stays the same, and without `resized_crop` the shape.

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,6 +20,8 @@ from kd_jax.data.preprocessing.resolution import (
 )
 
 BLUR_ONLY = "none"
+_LARGEST_BLUR = 100
+"""Greatest blur: wider filters average the whole image."""
 """Value of `Degradation.down` for images that are blurred and not resampled."""
 _ROWS, _COLUMNS = "nhwc,now->nhoc", "nhwc,noh->nowc"
 
@@ -65,8 +66,8 @@ class Degradation:
             raise ValueError(f"sizes must be one or more numbers of pixels, not {self.sizes}")
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability must be 0 to 1, not {self.probability}")
-        if not 0 <= self.blur < math.inf:
-            raise ValueError(f"blur must be 0 or more, not {self.blur}")
+        if not 0 <= self.blur <= _LARGEST_BLUR:
+            raise ValueError(f"blur must be 0 to {_LARGEST_BLUR}, not {self.blur}")
         check_choice(self.down, (*FILTERS, BLUR_ONLY), "down")
         check_filter(self.up, "up")
         if self.down == BLUR_ONLY and not self.blur:

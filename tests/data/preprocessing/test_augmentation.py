@@ -117,9 +117,9 @@ def test_without_crop_and_flip_nothing_changes():
         ({"crop_padding": -1}, "crop_padding must be 0 or more"),
         ({"resized_crop": -1}, "resized_crop must be 0 or more"),
         ({"resized_crop": 6, "crop_padding": 1}, "are two crops: set one of them to 0"),
-        ({"mixup": -0.1}, "mixup must be 0 or more, and finite, not -0.1"),
-        ({"mixup": float("nan")}, "mixup must be 0 or more"),
-        ({"mixup": float("inf")}, "mixup must be 0 or more"),
+        ({"mixup": -0.1}, "mixup must be 0 to 1000, not -0.1"),
+        ({"mixup": float("nan")}, "mixup must be 0 to 1000"),
+        ({"mixup": float("inf")}, "mixup must be 0 to 1000"),
     ],
 )
 def test_impossible_options_are_refused(options, message):
