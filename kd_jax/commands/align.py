@@ -9,21 +9,24 @@ again.
 """
 
 import collections
+import contextlib
 import io
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 from etils import epath
 
 from kd_jax.commands import _cli
 from kd_jax.core.errors import UsageError
 from kd_jax.core.files import absolute_path, write_atomically
 from kd_jax.data import alignment
+from kd_jax.data.decoding import pixels
 from kd_jax.data.image_files import images_below, read_file
-from kd_jax.data.images import pixels
+from kd_jax.data.local_files import expanded, reason
 
 _EXAMPLE = "kd-jax align --images=lfw --landmarks=landmarks.csv --out=lfw_112x96"
 
@@ -62,7 +65,7 @@ def align_folder(images: str, landmarks: str, out: str, size: tuple[int, int]) -
     Raises:
         UsageError: if images have no landmarks, or landmarks no image, or one cannot be used.
     """
-    root = pathlib.Path(images).expanduser()
+    root = expanded(images)
     points = alignment.read_landmarks(landmarks)
     alignment.template(size)
     names = set(images_below(root))
@@ -76,28 +79,51 @@ def align_folder(images: str, landmarks: str, out: str, size: tuple[int, int]) -
             )
     if absolute_path(out).is_relative_to(absolute_path(root)):
         raise UsageError(f"--out={out} is in --images={images}: choose a folder outside it.")
-    try:
+    with _writing(out):
         absolute_path(out).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--out={out} cannot be written ({error}): choose another.") from error
     faces = _face_paths(names, absolute_path(out))
     since = int(os.stat(os.path.expanduser(landmarks)).st_mtime)  # epath, too, has whole seconds
 
     def make(name: str) -> bool:
         if _is_complete(faces[name], size, since):
             return False
-        image = pixels(read_file(str(root / name)), str(root / name))
-        from PIL import Image
-
-        file = io.BytesIO()
-        Image.fromarray(alignment.align(image, points[name], size)).save(file, "PNG")
-        faces[name].parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(faces[name], file.getvalue())
+        _write(faces[name], _aligned(str(root / name), points[name], size), out)
         return True
 
     with ThreadPoolExecutor() as pool:
         made = sum(pool.map(make, faces))
     return made, len(faces) - made
+
+
+def _aligned(path: str, landmarks: np.ndarray, size: tuple[int, int]) -> bytes:
+    """Returns the aligned face of an image file as a PNG file."""
+    from PIL import Image
+
+    image = pixels(read_file(path), path)
+    try:
+        face = alignment.align(image, landmarks, size)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    file = io.BytesIO()
+    Image.fromarray(face).save(file, "PNG")
+    return file.getvalue()
+
+
+def _write(path: epath.Path, content: bytes, out: str) -> None:
+    with _writing(out):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+
+
+@contextlib.contextmanager
+def _writing(out: str) -> Iterator[None]:
+    """Raises `UsageError` if a file or folder cannot be written."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # such as a folder in the place of a face
+        raise UsageError(
+            f"--out={out} cannot be written ({reason(error)}): choose another."
+        ) from error
 
 
 def _face_paths(names: set[str], target: epath.Path) -> dict[str, epath.Path]:
@@ -112,6 +138,8 @@ def _face_paths(names: set[str], target: epath.Path) -> dict[str, epath.Path]:
 def _is_complete(path: epath.Path, size: tuple[int, int], since: int) -> bool:
     """Returns whether a face was written after a time and can be read."""
     try:
+        if not path.is_file():  # a FIFO would never end
+            return False
         data = path.read_bytes()
         return path.stat().mtime >= since and pixels(data, str(path)).shape == (*size, 3)
     except (OSError, UsageError):

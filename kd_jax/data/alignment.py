@@ -1,11 +1,11 @@
 """Alignment of faces: moves eyes, nose and mouth to standard positions by their landmarks."""
 
-import pathlib
 import re
 
 import numpy as np
 
 from kd_jax.core.errors import UsageError
+from kd_jax.data.local_files import read_text, reason
 from kd_jax.data.preprocessing.resolution import opencv
 
 _TEMPLATE = np.array(
@@ -18,6 +18,9 @@ _TEMPLATE = np.array(
     ]
 )
 """x and y of the landmarks in SphereFace's image of height 112 and width 96."""
+
+_FARTHEST = 1e6  # pixels; OpenCV's coordinates are exact up to there
+_SMALLEST = 1e-9
 
 SIZES = {(112, 96): 0, (112, 112): 8}
 """Possible heights and widths, and the number of columns to the left of SphereFace's image."""
@@ -57,21 +60,30 @@ def similarity(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
         The matrix M, float64 `[2, 3]`, which maps a point p to `M @ [*p, 1]`.
 
     Raises:
-        UsageError: if the points are not finite, or all of them are the same.
+        UsageError: if the points are not finite, are farther than 10^6 from 0 or all within one
+            pixel, or if no rotation is better than others.
     """
     if not _are_usable(points):
-        raise UsageError("landmarks must be numbers, and not all the same point: correct them.")
+        raise UsageError(
+            "landmarks must be numbers, and not all the same point: give pixels from -10^6 to 10^6"
+            " that are more than one pixel apart."
+        )
     center, target_center = points.mean(0), targets.mean(0)
     centered = points - center
     variance = np.square(centered).sum() / len(points)
     left, singular, right = np.linalg.svd((targets - target_center).T @ centered / len(points))
     signs = np.array([1, np.sign(np.linalg.det(left) * np.linalg.det(right))])
+    if singular @ signs <= _SMALLEST * singular.sum():
+        raise UsageError(
+            "landmarks fit the standard positions equally well in all rotations: correct them."
+        )
     linear = (singular @ signs / variance) * (left * signs) @ right
     return np.column_stack([linear, target_center - linear @ center])
 
 
 def _are_usable(points: np.ndarray) -> bool:
-    return bool(np.isfinite(points).all() and np.ptp(points, axis=0).any())
+    limited = (np.abs(points) <= _FARTHEST).all()  # False for NaN
+    return bool(limited and np.ptp(points, axis=0).max() > 1)
 
 
 def align(image: np.ndarray, landmarks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -90,9 +102,15 @@ def align(image: np.ndarray, landmarks: np.ndarray, size: tuple[int, int]) -> np
         uint8 `[*size, 3]`.
 
     Raises:
-        UsageError: if the landmarks or the size cannot be used, or OpenCV is not installed.
+        UsageError: if the landmarks or the size cannot be used, all landmarks are outside of the
+            image, or OpenCV is not installed.
     """
     cv2 = opencv("aligning faces")
+    if not ((landmarks > -1) & (landmarks < image.shape[1::-1])).all(1).any():
+        raise UsageError(
+            f"all landmarks are outside of the image of {image.shape[0]}x{image.shape[1]} pixels:"
+            " correct them."
+        )
     matrix = similarity(landmarks, template(size))
     return cv2.warpAffine(image, matrix, size[::-1], flags=cv2.INTER_LINEAR, borderValue=0)
 
@@ -110,9 +128,11 @@ def read_landmarks(path: str) -> dict[str, np.ndarray]:
         UsageError: if the file cannot be read, or a line does not have ten usable numbers.
     """
     try:
-        text = pathlib.Path(path).expanduser().read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read ({error}): name a file of landmarks.") from error
+        raise UsageError(
+            f"{path} cannot be read ({reason(error)}): name a file of landmarks."
+        ) from error
     rows = [re.split("[\t,]", line.strip()) for line in text.splitlines() if line.strip()]
     landmarks: dict[str, np.ndarray] = {}
     for i, (name, *cells) in enumerate(rows):
@@ -122,13 +142,15 @@ def read_landmarks(path: str) -> dict[str, np.ndarray]:
             if i == 0 and not any(re.match(r"\s*[-+.\d]", cell) for cell in cells):
                 continue  # the names of the columns
             raise UsageError(
-                f"{path} has a line for {name!r} without ten numbers x1, y1 to x5, y5: correct it."
+                f"{path} has a line for {name!r:.200} without ten numbers x1, y1 to x5,"
+                " y5: correct it."
             ) from error
         if name in landmarks:
-            raise UsageError(f"{path} names {name} twice: remove one line.")
+            raise UsageError(f"{path} names {name:.200} twice: remove one line.")
         if not _are_usable(points):
             raise UsageError(
-                f"{path} gives {name!r} landmarks that are not numbers or all the same: correct it."
+                f"{path} gives {name!r:.200} landmarks that are not numbers or all the same, or"
+                " beyond 10^6 pixels: correct it."
             )
         landmarks[name] = points
     if not landmarks:

@@ -1,7 +1,6 @@
 """Sources of identities: choose identities, and split the images of each into train and test."""
 
 import dataclasses
-import pathlib
 import re
 
 import numpy as np
@@ -10,6 +9,7 @@ from kd_jax.core.errors import UsageError
 from kd_jax.data.base import StoredSource
 from kd_jax.data.class_positions import positions_in_class
 from kd_jax.data.images import StoredImages
+from kd_jax.data.local_files import is_count, read_text, reason
 from kd_jax.data.splits import hold_out
 
 _IDENTITY_STREAM = 2**63 + 3
@@ -160,14 +160,16 @@ def read_names(path: str) -> set[str]:
         UsageError: if the file cannot be read, has no names, or its counts are wrong.
     """
     try:
-        lines = pathlib.Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read ({error}): it must be a text file.") from error
+        raise UsageError(
+            f"{path} cannot be read ({reason(error)}): it must be a text file."
+        ) from error
     rows = [[cell.strip() for cell in re.split("[\t,]", line)] for line in lines if line.strip()]
     counts = []
     if any(len(row) > 1 for row in rows):
-        counts = [int(row[0]) for row in rows if len(row) == 1 and row[0].isdecimal()]
-        rows = [row for row in rows if len(row) > 1 or not row[0].isdecimal()]
+        counts = [int(row[0]) for row in rows if len(row) == 1 and is_count(row[0])]
+        rows = [row for row in rows if len(row) > 1 or not is_count(row[0])]
     if not rows:
         raise UsageError(f"{path} names no identities: write one per line.")
     expected = sum(counts[1:]) or sum(counts)

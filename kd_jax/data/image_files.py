@@ -3,12 +3,14 @@
 import dataclasses
 import os
 import pathlib
+from typing import NoReturn
 
 import numpy as np
 
 from kd_jax.core.errors import UsageError
 from kd_jax.data.base import StoredSource
 from kd_jax.data.images import StoredImages
+from kd_jax.data.local_files import expanded, open_file
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Extensions of image files, in lowercase or uppercase; other files are ignored."""
@@ -34,10 +36,7 @@ class FileImages(StoredImages):
 
     def num_bytes(self) -> np.ndarray:
         """Returns the lengths of the files, int64 `[N]`."""
-        try:
-            return np.array([os.stat(self.name(key)).st_size for key in self.keys], np.int64)
-        except OSError as error:
-            raise _unreadable(error.filename, error) from error
+        return np.array([_num_bytes(self.name(key)) for key in self.keys], np.int64)
 
 
 class FileSource(StoredSource):
@@ -51,7 +50,7 @@ class FileSource(StoredSource):
 
     @property
     def _root(self) -> pathlib.Path:
-        return pathlib.Path(self.path).expanduser()
+        return expanded(self.path)
 
     def _files(self, split: str) -> tuple[list[str], list[int], int]:
         """Returns relative paths of a whole split, their labels, and the number of classes."""
@@ -68,16 +67,32 @@ class FileSource(StoredSource):
 
 
 def read_file(path: str) -> bytes:
-    """Returns the content of a file; raises `UsageError` if it cannot be read."""
+    """Returns the content of a file; raises `UsageError` if it cannot be read or is not regular."""
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             return file.read()  # Pillow itself would read a small file in many pieces
     except OSError as error:
         raise _unreadable(path, error) from error
 
 
+def _num_bytes(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except ValueError as error:  # a NUL character
+        raise _unreadable(path, OSError(0, str(error))) from error
+
+
 def _unreadable(path: str, error: OSError) -> UsageError:
     return UsageError(f"{path} cannot be read ({error.strerror}): restore the file.")
+
+
+def _refuse_folder(error: OSError) -> NoReturn:
+    raise UsageError(
+        f"{error.filename} cannot be read ({error.strerror}): name the right folder"
+        " (data.source.path in a config)."
+    ) from error
 
 
 def _entries(folder: pathlib.Path) -> list[os.DirEntry]:
@@ -86,10 +101,7 @@ def _entries(folder: pathlib.Path) -> list[os.DirEntry]:
         with os.scandir(folder) as entries:
             visible = [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
-        raise UsageError(
-            f"{folder} cannot be read ({error.strerror}): name the right folder"
-            " (data.source.path in a config)."
-        ) from error
+        _refuse_folder(error)
     return sorted(visible, key=lambda entry: entry.name)
 
 
@@ -97,9 +109,17 @@ def folder_names(folder: pathlib.Path) -> list[str]:
     """Returns the names of the folders in a folder, sorted.
 
     Raises:
-        UsageError: if the folder cannot be read.
+        UsageError: if the folder, or a link in it, cannot be read.
     """
-    return [entry.name for entry in _entries(folder) if entry.is_dir()]
+    names = []
+    for entry in _entries(folder):
+        try:
+            names += [entry.name] if entry.is_dir() else []
+        except OSError as error:  # a link to itself
+            raise UsageError(
+                f"{folder / entry.name} cannot be read ({error.strerror}): remove it."
+            ) from error
+    return names
 
 
 def image_names(folder: pathlib.Path, allow_none: bool = True) -> list[str]:
@@ -124,11 +144,11 @@ def images_below(folder: pathlib.Path) -> list[str]:
     The paths have slashes and are sorted; hidden files are left out.
 
     Raises:
-        UsageError: if there are none.
+        UsageError: if there are none, or a folder cannot be read.
     """
     names = sorted(
         pathlib.Path(parent, file).relative_to(folder).as_posix()
-        for parent, _, files in os.walk(folder)
+        for parent, _, files in os.walk(folder, onerror=_refuse_folder)
         for file in files
         if file.lower().endswith(EXTENSIONS) and not file.startswith(".")
     )

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import io
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
@@ -11,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from kd_jax.core.errors import UsageError
+from kd_jax.data.decoding import pixels
 
 _BLOCK = 64  # images that a thread decodes at a time
 _STATISTICS_IMAGES = 4096  # sample of a set on a disk: enough for three digits
@@ -218,31 +218,3 @@ def _statistics(blocks: Iterable[np.ndarray]) -> ChannelStatistics:
         means.append(float(weights @ levels))
         stds.append(float(np.sqrt(weights @ (levels - means[-1]) ** 2)))
     return tuple(means), tuple(stds)
-
-
-def pixels(data: bytes, name: str) -> np.ndarray:
-    """Decodes an image file.
-
-    Args:
-        data: content of the file.
-        name: name of the image for errors.
-
-    Returns:
-        uint8 RGB `[H, W, 3]`.
-
-    Raises:
-        UsageError: if the image is damaged or has more than 8 bits per channel.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.mode.startswith(("I", "F")):
-                raise UsageError(
-                    f"{name} has pixels of more than 8 bits (mode {image.mode!r}): convert it."
-                )
-            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    except (UsageError, MemoryError):
-        raise
-    except Exception as error:  # each of Pillow's decoders raises its own kinds of errors
-        raise UsageError(f"{name} is damaged or no image: restore the file.") from error

@@ -14,17 +14,21 @@ The `.idx` file has the number of each record and the byte at which it begins.
 """
 
 import functools
+import os
 import pathlib
 import struct
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from kd_jax.core.errors import UsageError
+from kd_jax.data.local_files import open_file, reason
 
 _MAGIC = struct.pack("<I", 0xCED7230A)
 _WORD = "<u4"
 _LENGTH_BITS = 29
+_WORD_LENGTH = 20  # characters of an int64
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)  # kinds of parts
 _FOLLOWS: dict[int, tuple[int, ...]] = {
     _WHOLE: (),
@@ -34,6 +38,7 @@ _FOLLOWS: dict[int, tuple[int, ...]] = {
 }
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM")  # of JPEG, PNG, WebP and BMP
 _EXACT = 2**24  # float32 represents all integers up to here
+_LARGEST = 2**53  # float64
 
 
 class _Layout(NamedTuple):
@@ -45,6 +50,9 @@ class _Layout(NamedTuple):
 
 
 _LAYOUTS = (_Layout(24, 4, "<f4"), _Layout(32, 8, "<f8"))  # as struct: IfQQ (MXNet), IdQQ
+
+
+_HEAD = 8 + max(layout.size for layout in _LAYOUTS) + 4  # bytes up to the first label in a list
 
 
 class ImageRecords:
@@ -66,28 +74,45 @@ class ImageRecords:
         self.path = path
         self._index = str(pathlib.Path(path).with_suffix(".idx"))
         self.numbers, self._offsets = _read_index(self._index)
-        self.lengths = self._part_lengths()
+        heads = self._heads()
+        self.lengths = self._part_lengths(heads)
         self._layout = self._find_layout()
-        self._keep_images()
+        self._keep_images(heads)
 
     def __getstate__(self):
-        return {key: value for key, value in self.__dict__.items() if key != "_bytes"}
+        return {key: value for key, value in self.__dict__.items() if key != "_file"}
 
     @functools.cached_property
-    def _bytes(self) -> np.ndarray:
-        """The file, uint8; only the bytes in use are read."""
+    def _file(self) -> "_Descriptor":
+        """The file. It is not mapped: a file that is truncated later would end the process."""
         try:
-            return np.memmap(self.path, np.uint8, "r")
-        except (OSError, ValueError) as error:  # an empty file raises ValueError
-            raise UsageError(
-                f"{self.path} cannot be read ({error}): set data.source.path to the folder that"
-                " holds train.rec and train.idx."
-            ) from error
+            with open_file(self.path) as file:
+                return _Descriptor(file)
+        except OSError as error:
+            raise self._unreadable(error) from error
 
-    def _at(self, offsets: np.ndarray, kind: str) -> np.ndarray:
-        """Returns the numbers of a type at offsets of the file, `[len(offsets)]`."""
-        span = np.arange(np.dtype(kind).itemsize)
-        return np.ascontiguousarray(self._bytes[offsets[:, None] + span]).view(kind)[:, 0]
+    def _unreadable(self, error: OSError) -> UsageError:
+        return UsageError(
+            f"{self.path} cannot be read ({reason(error)}): set data.source.path to the folder that"
+            " holds train.rec and train.idx."
+        )
+
+    def _read(self, offset: int, length: int) -> bytes:
+        """Returns the bytes at an offset, fewer at the end of the file; threads can call it."""
+        try:
+            return os.pread(self._file.number, length, offset)
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _heads(self) -> np.ndarray:
+        """Returns the first bytes of all records, uint8 `[N, _HEAD]`, with zeros after the end."""
+        size = os.fstat(self._file.number).st_size
+        if not size:
+            raise self._unreadable(OSError("it is empty"))
+        outside = (self._offsets < 0) | (self._offsets > size - 8)
+        self._refuse(outside, "is beyond the end of the file")
+        heads = b"".join(self._read(i, _HEAD).ljust(_HEAD, b"\0") for i in self._offsets.tolist())
+        return np.frombuffer(heads, np.uint8).reshape(-1, _HEAD)
 
     def _damaged(self, row: int, what: str) -> UsageError:
         return UsageError(
@@ -100,13 +125,11 @@ class ImageRecords:
         if wrong.any():
             raise self._damaged(int(np.argmax(wrong)), what)
 
-    def _part_lengths(self) -> np.ndarray:
-        size = len(self._bytes)
-        outside = (self._offsets < 0) | (self._offsets > size - 8)
-        self._refuse(outside, "is beyond the end of the file")
+    def _part_lengths(self, heads: np.ndarray) -> np.ndarray:
+        size = os.fstat(self._file.number).st_size
         magic = np.frombuffer(_MAGIC, _WORD)
-        self._refuse(self._at(self._offsets, _WORD) != magic, "does not begin with the magic word")
-        words = self._at(self._offsets + 4, _WORD).astype(np.int64)
+        self._refuse(_numbers(heads, 0, _WORD) != magic, "does not begin with the magic word")
+        words = _numbers(heads, 4, _WORD).astype(np.int64)
         kinds, lengths = words >> _LENGTH_BITS, words % 2**_LENGTH_BITS
         self._refuse(~np.isin(kinds, (_WHOLE, _FIRST)), "is not the first part of a record")
         self._refuse(self._offsets + 8 + lengths > size, "is longer than the rest of the file")
@@ -123,19 +146,19 @@ class ImageRecords:
                 return layout
         raise self._damaged(0, "holds neither a list of labels nor an image file")
 
-    def _keep_images(self) -> None:
+    def _keep_images(self, heads: np.ndarray) -> None:
         """Sets the labels, and leaves out the records without images."""
-        layout, offsets = self._layout, self._offsets + 8
-        flags = self._at(offsets, _WORD).astype(np.int64)
+        layout = self._layout
+        flags = _numbers(heads, 8, _WORD).astype(np.int64)
         starts = layout.size + 4 * flags
         self._refuse(starts > self.lengths, "is too short for its labels")
-        labels = self._at(offsets + layout.label_at, layout.label_type).astype(np.float64)
+        labels = _numbers(heads, 8 + layout.label_at, layout.label_type).astype(np.float64)
         several = flags > 0
-        labels[several] = self._at(offsets[several] + layout.size, "<f4")
+        labels[several] = _numbers(heads[several], 8 + layout.size, "<f4")
         images = starts < self.lengths
-        whole = (labels >= 0) & (labels == np.floor(labels))
+        whole = (labels >= 0) & (labels == np.floor(labels)) & (labels < _LARGEST)
         self._refuse(images & ~whole, "has a label that is not an integer of 0 or more")
-        if self.numbers[0] == 0 and not images[0] and labels[0] < _EXACT:
+        if self.numbers[0] == 0 and not images[0] and abs(labels[0]) < _EXACT:
             expected = int(labels[0]) - 1
             if images.sum() != expected:
                 raise UsageError(
@@ -163,10 +186,10 @@ class ImageRecords:
         offset = int(self._offsets[row])
         known: tuple[int, ...] = (_WHOLE, _FIRST)
         while known:
-            head = self._bytes[offset : offset + 8].tobytes()
+            head = self._read(offset, 8)
             word = int.from_bytes(head[4:], "little")
             kind, length = word >> _LENGTH_BITS, word % 2**_LENGTH_BITS
-            part = self._bytes[offset + 8 : offset + 8 + length].tobytes()
+            part = self._read(offset + 8, length) if head[:4] == _MAGIC else b""
             if head[:4] != _MAGIC or kind not in known or len(part) < length:
                 raise self._damaged(row, f"is damaged in its part {len(parts) + 1}")
             parts.append(part)
@@ -175,19 +198,38 @@ class ImageRecords:
         return _MAGIC.join(parts)
 
 
+class _Descriptor:
+    """A file that is open as long as this object exists."""
+
+    def __init__(self, file: BinaryIO):
+        self.number = os.dup(file.fileno())
+
+    def __del__(self, close: Callable[[int], None] = os.close):  # `os` may be gone at the exit
+        close(self.number)
+
+
+def _numbers(heads: np.ndarray, column: int, kind: str) -> np.ndarray:
+    """Returns the numbers of a type at a column of the first bytes of records, `[N]`."""
+    end = column + np.dtype(kind).itemsize
+    return np.ascontiguousarray(heads[:, column:end]).view(kind)[:, 0]
+
+
 def _read_index(path: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns numbers of the records, ascending, and their offsets in bytes, int64 `[N]` each."""
     try:
-        text = pathlib.Path(path).read_bytes()
+        with open_file(path) as file:
+            words = file.read().split()
     except OSError as error:
         raise UsageError(
             f"{path} cannot be read ({error.strerror}): it must be in the folder of the .rec file."
         ) from error
     try:
-        table = np.array(text.split()).astype(np.int64).reshape(-1, 2)
-    except ValueError as error:
+        if max(map(len, words), default=0) > _WORD_LENGTH:  # each would take as much memory
+            raise ValueError("it has a number that is too long")
+        table = np.array(words, np.bytes_).astype(np.int64).reshape(-1, 2)
+    except (OverflowError, ValueError) as error:
         raise UsageError(
-            f"{path} is damaged ({error}): each line must hold a number and an offset."
+            f"{path} is damaged ({reason(error)}): each line must hold a number and an offset."
         ) from error
     if not len(table) or len(np.unique(table[:, 0])) < len(table):
         raise UsageError(f"{path} is empty or names a record twice: restore the file.")

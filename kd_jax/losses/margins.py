@@ -15,6 +15,10 @@ from jax.typing import ArrayLike
 from kd_jax.losses import _numerics
 from kd_jax.losses.targets import cross_entropy
 
+_LARGEST_FACTOR = 16
+"""The greatest margin of `a_softmax`, whose polynomial is computed in as many steps. The paper has
+margins up to 4."""
+
 
 def normalized_softmax(
     cosines: ArrayLike, labels: ArrayLike, *, scale: ArrayLike = 64.0
@@ -188,7 +192,7 @@ def a_softmax(
         cosines: cos(theta_j), [N, C].
         norms: |x|, the lengths of the embeddings, [N].
         labels: integers [N] in [0, C).
-        margin: m, an integer of at least 1; 1 is no margin.
+        margin: m, an integer from 1 to 16; 1 is no margin. The polynomial has this degree.
         blend: b >= 0, a scalar; may be traced. Infinity is no margin. Training must start with a
             large value, see `a_softmax_blend`.
 
@@ -197,7 +201,7 @@ def a_softmax(
 
     Raises:
         ValueError: If the shapes do not match, the labels are not integers, or the margin is not an
-            integer of at least 1.
+            integer from 1 to 16.
 
     References:
         Liu et al., `SphereFace: deep hypersphere embedding for face recognition
@@ -211,8 +215,8 @@ def a_softmax(
         >>> [round(x, 4) for x in losses.a_softmax(cosines, norms, labels, margin=2).tolist()]
         [2.1269]
     """
-    if not isinstance(margin, int) or margin < 1:
-        raise ValueError(f"margin must be an integer of at least 1; got {margin!r}")
+    if not isinstance(margin, int) or not 1 <= margin <= _LARGEST_FACTOR:
+        raise ValueError(f"margin must be an integer from 1 to {_LARGEST_FACTOR}; got {margin!r}")
     cosines, norms = _numerics.upcast(cosines, norms)
     blend = _numerics.as_scalar(blend, cosines, "blend")
     fits = cosines.ndim == 2 and norms.shape == cosines.shape[:1]

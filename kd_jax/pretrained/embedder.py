@@ -61,9 +61,15 @@ class Embedder:
         Raises:
             UsageError: if there are no images; if they are not uint8 `[N, H, W, C]`; if they have
                 other channels or another aspect ratio than the input of the network; if they are
-                lower than `size`.
+                lower than `size` or smaller than the input of the network.
         """
         images = check_images(images, self._info)
+        height, width = self._info.size
+        if images.shape[1] < height or images.shape[2] < width:
+            raise UsageError(
+                f"Images of {images.shape[1]}x{images.shape[2]} pixels are smaller than the input"
+                f" of the network, {height}x{width}: enlarge them first."
+            )
         return self._embed(self._variables, images, size=size, mirrored=mirrored)
 
 

@@ -1,6 +1,9 @@
 """Descriptions of networks, as they are stored in checkpoints."""
 
 import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -8,11 +11,44 @@ import flax.linen as nn
 from kd_jax import models
 from kd_jax.core import user_code
 from kd_jax.core.errors import UsageError
-from kd_jax.data.preprocessing import Normalization, View
+from kd_jax.data.local_files import reason
+from kd_jax.data.preprocessing import FILTERS, Normalization, View
 from kd_jax.models.recorded import Recorded
 
 RECORDED = "recorded"
 """Name of the network whose outputs come from a file."""
+_REMEDY = "name a folder that kd_jax wrote, or train or import the stage again"
+
+
+def _is_list(value: object, is_right: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list | tuple) and all(map(is_right, value))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != "" and "\0" not in value
+
+
+def _is_natural(value: object) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _is_finite(value: object) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return math.isfinite(value)
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "name": _is_text,
+    "options": lambda value: isinstance(value, dict) and "num_classes" not in value,
+    "num_classes": _is_natural,
+    "size": lambda value: _is_list(value, _is_natural) and len(value) == 2,
+    "filter": lambda value: isinstance(value, str) and value in FILTERS,
+    "mean": lambda value: _is_list(value, _is_finite),
+    "std": lambda value: _is_list(value, lambda std: _is_finite(std) and std >= 0),
+    "imports": lambda value: _is_list(value, _is_text),
+}
+"""Test of the JSON value of every attribute of `NetworkInfo`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +78,28 @@ class NetworkInfo:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "NetworkInfo":
-        """Returns the description that was written by `dataclasses.asdict`."""
+        """Returns the description that was written by `dataclasses.asdict`.
+
+        Raises:
+            UsageError: if it has other keys, or a value that no network can have.
+        """
+        if not isinstance(values, Mapping):
+            raise UsageError(f"the description of a network is {values!r:.100}: {_REMEDY}.")
         values = dict(values)
         if "deviation" in values:  # the name of `std` in version 0.1
             values["std"] = values.pop("deviation")
-        names = ("size", "mean", "std", "imports")
-        lists = {key: tuple(values[key]) for key in names if key in values}
+        values.setdefault("imports", [])
+        wrong = [key for key, is_right in _CHECKS.items() if not is_right(values.get(key))]
+        wrong += [key for key in values if key not in _CHECKS]
+        if not wrong and values["name"] != RECORDED and not values["mean"]:
+            wrong = ["mean"]
+        if not wrong and len(values["mean"]) != len(values["std"]):
+            wrong = ["std"]
+        if wrong:
+            value = f"{wrong[0]} = {values[wrong[0]]!r:.100}" if wrong[0] in values else wrong[0]
+            has = "has the wrong" if wrong[0] in values else "lacks"
+            raise UsageError(f"the description of a network {has} {value}: {_REMEDY}.")
+        lists = {key: tuple(values[key]) for key in ("size", "mean", "std", "imports")}
         return cls(**{**values, **lists})
 
     def module(self, axis_name: str | None = None) -> nn.Module:
@@ -56,7 +108,7 @@ class NetworkInfo:
         A user's own network whose module is not imported yet is imported first.
         """
         if self.name == RECORDED:
-            return Recorded(num_classes=self.num_classes, **self.options)
+            return self._made(Recorded, {})
         if self.name not in models.NETWORKS:
             try:
                 user_code.import_all(self.imports)
@@ -66,7 +118,17 @@ class NetworkInfo:
                     f" {str(error).rstrip('.')}; pass its new place by --import=FILE."
                 ) from error
         axis: dict[str, Any] = {} if axis_name is None else {"axis_name": axis_name}
-        return models.create(self.name, num_classes=self.num_classes, **axis, **self.options)
+        return self._made(functools.partial(models.create, self.name), axis)
+
+    def _made(self, create: Callable[..., nn.Module], axis: dict[str, Any]) -> nn.Module:
+        """Makes the network by a function; raises `UsageError` for options that it cannot take."""
+        try:
+            return create(**{"num_classes": self.num_classes, **axis, **self.options})
+        except TypeError as error:
+            raise UsageError(
+                f"The network {self.name!r} cannot be made with the options {self.options}"
+                f" ({reason(error)}): correct them."
+            ) from error
 
     @property
     def view(self) -> View:

@@ -1,17 +1,19 @@
 """Recorded outputs of a teacher of any kind: files, and their assignment to images."""
 
 import dataclasses
-import os
-import zipfile
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from kd_jax.core.errors import UsageError
+from kd_jax.data.npz_files import read_npz
 from kd_jax.models.recorded import COLLECTION
 
 PyTree = Any
+
+_NAMES = ("logits", "embeddings", "embedding", "names")  # of arrays
+_BLOCK = 2**14  # rows that are checked at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,17 +71,12 @@ class RecordedOutputs:
             rows: rows of the images in the order of the training set.
             center: subtract the mean of the chosen embeddings, and then divide each by its length.
                 A direction that all embeddings share hides the differences between images.
-
-        Raises:
-            UsageError: if a chosen output is not finite.
         """
         tables = {}
         for name, table in (("logits", self.logits), ("embedding", self.embedding)):
             if table is None:
                 continue
             chosen = np.asarray(table[rows], np.float32)
-            if not np.isfinite(chosen).all():
-                raise UsageError(f"{self.path} has {name} that are NaN or infinite: record again.")
             if name == "embedding" and center:
                 chosen = chosen - chosen.mean(0, dtype=np.float64).astype(np.float32)
                 norms = np.linalg.norm(chosen, axis=1, keepdims=True)
@@ -98,34 +95,45 @@ def read_recorded(path: str, key: str) -> RecordedOutputs:
         key: option that names the file, for errors.
 
     Raises:
-        UsageError: if the file cannot be read or its arrays do not fit together.
+        UsageError: if the file cannot be read, its arrays do not fit together, or an output is not
+            finite.
     """
-    try:
-        with np.load(os.path.expanduser(path)) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UsageError(
-            f"{key} = {path!r} cannot be read ({error}): it must be an .npz file with the arrays"
-            " logits or embeddings, and names."
-        ) from error
+    remedy = "it must be an .npz file with the arrays logits or embeddings, and names"
+    arrays, present = read_npz(path, _NAMES, f"{key} = {path!r}", remedy)
     logits, names = arrays.get("logits"), arrays.get("names")
     embedding = arrays.get("embeddings", arrays.get("embedding"))
-    tables = [table for table in (logits, embedding) if table is not None]
+    outputs = {"logits": logits, "embedding": embedding}
+    tables = {name: table for name, table in outputs.items() if table is not None}
     if not tables:
-        known = ", ".join(arrays) or "nothing"
+        known = ", ".join(map(repr, present)) or "nothing"
         raise UsageError(f"{key} = {path!r} has {known}, but neither logits nor embeddings.")
-    for table in tables:
-        if table.ndim != 2 or table.dtype.kind not in "f" or len(table) != len(tables[0]):
+    number, *_ = (*next(iter(tables.values())).shape, 0)  # 0 for an array without axes
+    for name, table in tables.items():
+        if table.ndim != 2 or table.dtype.kind not in "f" or len(table) != number:
             raise UsageError(
                 f"{key} = {path!r}: logits and embeddings must be floating-point numbers with one"
                 f" row per image, not {table.dtype} {list(table.shape)}."
             )
-    if names is not None and names.shape != (len(tables[0]),):
+        if not _is_finite(table):
+            raise UsageError(f"{key} = {path!r} has {name} that are NaN or infinite: record again.")
+    if names is not None and (names.ndim != 1 or names.dtype.kind not in "USiu"):
         raise UsageError(
-            f"{key} = {path!r} has {len(tables[0])} rows, but names of the shape"
+            f"{key} = {path!r} has names that are {names.dtype} {list(names.shape)}: give texts or"
+            " positions [M]."
+        )
+    if names is not None and names.shape != (number,):
+        raise UsageError(
+            f"{key} = {path!r} has {number} rows, but names of the shape"
             f" {list(names.shape)}: give one name per row."
         )
     return RecordedOutputs(str(path), logits, embedding, names)
+
+
+def _is_finite(table: np.ndarray) -> bool:
+    """Returns whether all numbers are finite in float32."""
+    blocks = (table[i : i + _BLOCK] for i in range(0, len(table), _BLOCK))
+    with np.errstate(over="ignore"):
+        return all(np.isfinite(np.asarray(block, np.float32)).all() for block in blocks)
 
 
 def _word(name: object) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from typing import Any, cast
 
 import flax.linen as nn
@@ -71,7 +72,9 @@ class Weights:
                     f"{key} = {str(folder)!r} ended with step {ended} as its {which} checkpoint,"
                     f" which {found}: delete the folder and train or import the stage again."
                 )
-            networks = checkpoints.read_json(step, "meta")["networks"]
+            networks = checkpoints.read_json(step, "meta").get("networks")
+        if not isinstance(networks, Mapping) or not networks:
+            raise UsageError(f"{key} = {str(folder)!r} describes no network: name another folder.")
         if role is None:
             role = "student" if "student" in networks else next(iter(networks))
         if role not in networks:

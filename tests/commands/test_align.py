@@ -98,6 +98,34 @@ def test_a_damaged_image_is_named_and_leaves_no_face(faces):
         run(faces)
 
 
+def test_what_is_no_file_is_named(faces):
+    """Reading a FIFO would never end, and a folder cannot be replaced by a face."""
+    path = faces / "images" / "A" / "A_0002.JPG"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UsageError, match=r"A/A_0002\.JPG cannot be read \(it is no regular file"):
+        run(faces)
+    face = faces / "out" / "A" / "A_0001.png"
+    face.unlink(missing_ok=True)
+    (face / "folder").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"--out=.*out cannot be written \(.*A_0001\.png"):
+        run(faces)
+
+
+def test_a_face_outside_of_its_image_is_named(faces):
+    text = (faces / "landmarks.csv").read_text()
+    name = "A/A_0001.png"
+    lines = [
+        f"{name},{','.join(str(1000 + i * i) for i in range(10))}"
+        if line.startswith(name)
+        else line
+        for line in text.splitlines()
+    ]
+    (faces / "landmarks.csv").write_text("\n".join(lines))
+    with pytest.raises(UsageError, match=r"A_0001\.png: all landmarks are outside of the image"):
+        run(faces)
+
+
 def test_two_images_cannot_become_one_face(faces):
     (faces / "images/A/A_0001.png").rename(faces / "images/A/A_0002.png")
     text = (faces / "landmarks.csv").read_text()
@@ -114,7 +142,7 @@ def test_two_images_cannot_become_one_face(faces):
         ({"out": None}, "--out is missing"),
         ({"size": "112"}, "--size=112 must be HEIGHTxWIDTH, such as 112x96"),
         ({"size": "96x112"}, "faces are aligned to 112x96 or 112x112, not to 96x112"),
-        ({"images": "nowhere"}, "nowhere holds no images"),
+        ({"images": "nowhere"}, "nowhere cannot be read (No such file or directory): name"),
         ({"landmarks": "nowhere.csv"}, "nowhere.csv cannot be read"),
         ({"out": "images/out"}, "--out=images/out is in --images=images: choose a folder"),
     ],

@@ -49,10 +49,32 @@ def test_the_result_is_never_a_reflection():
     assert np.linalg.det(similarity(line, line * [1, -1])[:, :2]) > 0
 
 
-@pytest.mark.parametrize("points", [np.ones((5, 2)), np.full((5, 2), np.nan), [[np.inf, 0]] * 5])
+@pytest.mark.parametrize(
+    "points",
+    [
+        np.ones((5, 2)),
+        np.full((5, 2), np.nan),
+        [[np.inf, 0]] * 5,
+        np.arange(10).reshape(5, 2) * 1e300,  # the variance would be infinite
+        np.arange(10).reshape(5, 2) * 1e-200,  # it would be 0
+        np.arange(10).reshape(5, 2) / 10,  # all within one pixel
+    ],
+)
 def test_points_without_a_similarity_are_refused(points):
     with pytest.raises(UsageError, match="landmarks must be numbers, and not all the same"):
         similarity(np.array(points), template((112, 96)))
+
+
+def test_points_without_a_best_rotation_are_refused():
+    square = np.array([[0.0, 0], [9, 0], [9, 9], [0, 9]])
+    with pytest.raises(UsageError, match="fit the standard positions equally well"):
+        similarity(square, square * [-1, 1])
+
+
+def test_a_face_outside_of_the_image_is_refused():
+    image = np.full((100, 100, 3), 255, np.uint8)
+    with pytest.raises(UsageError, match="all landmarks are outside of the image of 100x100"):
+        align(image, template((112, 96)) + 300, (112, 96))
 
 
 def test_templates_are_those_of_sphereface_and_insightface():
@@ -145,6 +167,7 @@ def test_files_of_landmarks(tmp_path, text):
         (f"a.jpg,{NUMBERS}\nb.jpg,x1\n", "has a line for 'b.jpg' without ten numbers"),
         (f"a.jpg,{NUMBERS}\na.jpg,{NUMBERS}\n", r"names a\.jpg twice"),
         ("a.jpg,nan,2,3,4,5,6,7,8,9,10\n", "gives 'a.jpg' landmarks that are not numbers or"),
+        (f"a.jpg,{'9' * 5000},2,3,4,5,6,7,8,9,10\n", "gives 'a.jpg' landmarks that are not"),
         ("a.jpg,1,2,1,2,1,2,1,2,1,2\n", "gives 'a.jpg' landmarks that are not numbers or all"),
     ],
 )

@@ -105,6 +105,8 @@ SECOND = len(insightface()[0])  # the offset of record 1
         (text("train.idx", "0\t0\n0\t0\n"), r"train\.idx is empty or names a record twice"),
         (text("train.idx", "0\t0\n1\n"), r"train\.idx is damaged \("),
         (text("train.idx", "<html>\n"), r"train\.idx is damaged \("),
+        (text("train.idx", "0\t" + "9" * 5000), r"train\.idx is damaged \(.*too long"),
+        (text("train.idx", "0\t" + "9" * 20), r"train\.idx is damaged \("),
         (text("train.idx", f"0\t{WHOLE}\n"), f"record 0 of .*, at byte {WHOLE}, is beyond the end"),
         (text("train.idx", "0\t0\n1\t-4\n"), "record 1 of .* is beyond the end of the file"),
         (text("train.idx", "0\t0\n1\t4\n"), "record 1 of .*, at byte 4, does not begin with the"),
@@ -115,6 +117,8 @@ SECOND = len(insightface()[0])  # the offset of record 1
         (overwrite(SECOND + 8, b"\xff\xff\xff\xff"), "record 1 of .* is too short for its labels"),
         (overwrite(SECOND + 12, struct.pack("<f", 0.5)), "record 1 of .* is not an integer"),
         (overwrite(SECOND + 12, struct.pack("<f", float("nan"))), "record 1 .* is not an integer"),
+        (overwrite(SECOND + 12, struct.pack("<f", float("inf"))), "record 1 .* is not an integer"),
+        (overwrite(12, struct.pack("<f", -float("inf"))), None),
         (overwrite(8, b"\x07\0\0\0"), "record 0 of .* neither a list of labels nor an image file"),
         (lambda folder: write_pack(folder, [record([1, 1], b"")]), r"train\.rec holds no images"),
     ],
@@ -122,9 +126,24 @@ SECOND = len(insightface()[0])  # the offset of record 1
 def test_damage_is_named(tmp_path, damage, says):
     folder = write_pack(tmp_path, insightface())
     damage(tmp_path)
+    if says is None:  # the count of images has no meaning
+        assert len(read(folder).numbers) == 6
+        return
     with pytest.raises(UsageError, match=says) as error:
         read(folder)
     assert "\n" not in str(error.value)
+
+
+def test_a_pack_that_is_truncated_while_it_is_read(tmp_path):
+    """A mapped file would end the process by SIGBUS."""
+    contents = [record(i, png(np.zeros((60, 80, 3), np.uint8)) + bytes(9999)) for i in range(4)]
+    records = read(write_pack(tmp_path, contents))
+    records.image(2)
+    with open(tmp_path / "train.rec", "r+b") as file:
+        file.truncate(len(contents[0]) + 100)
+    for number, part in ((1, 1), (3, 1)):
+        with pytest.raises(UsageError, match=f"record {number} .* is damaged in its part {part}"):
+            records.image(number)
 
 
 def test_a_damaged_part_is_named_when_it_is_read(tmp_path):

@@ -64,6 +64,8 @@ def test_low_resolution_and_mirror_images(trained, embedder):
         (IMAGES.astype(np.int64), None, "must be uint8 .*, not int64"),
         (IMAGES[..., :1], None, r"trained on images with 3 channel\(s\), but these images have 1"),
         (IMAGES[:, :12], None, "would be squeezed"),
+        (IMAGES[:, :6, :5], None, "Images of 6x5 pixels are smaller than .* the network, 7x6"),
+        (IMAGES / 255, None, "must be uint8 .*, not float64"),
         (IMAGES, 15, "cannot be reduced to 15: choose 1 to 14"),
     ],
 )

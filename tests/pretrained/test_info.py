@@ -53,3 +53,46 @@ def test_a_network_that_nothing_registers():
     info = dataclasses.replace(INFO, name="unknown", imports=())
     with pytest.raises(UsageError, match="'unknown' is unknown"):
         info.module()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"name": None}, "lacks name:"),
+        ({"size": None}, "lacks size:"),
+        ({"color": "red"}, "has the wrong color = 'red':"),
+        ({"name": 3}, "has the wrong name = 3:"),
+        ({"options": []}, r"wrong options = \[\]"),
+        ({"options": {"num_classes": 3}}, "wrong options"),
+        ({"num_classes": 0}, "wrong num_classes = 0"),
+        ({"num_classes": "5"}, "wrong num_classes = '5'"),
+        ({"size": [8]}, r"wrong size = \[8\]"),
+        ({"size": [8, -6]}, "wrong size"),
+        ({"size": 8}, "wrong size"),
+        ({"filter": "magic"}, "wrong filter = 'magic'"),
+        ({"filter": ["box"]}, "wrong filter"),
+        ({"mean": []}, r"wrong mean = \[\]"),
+        ({"mean": [float("nan")]}, "wrong mean"),
+        ({"std": [0.5, 0.5]}, r"wrong std = \[0\.5, 0\.5\]"),
+        ({"std": "0.5"}, "wrong std"),
+        ({"imports": "mine.py"}, "wrong imports"),
+    ],
+)
+def test_descriptions_of_other_programs_are_refused(changes, says):
+    values = json.loads(json.dumps(dataclasses.asdict(INFO))) | changes
+    values = {key: value for key, value in values.items() if value is not None}
+    with pytest.raises(UsageError, match=says) as error:
+        NetworkInfo.from_json(values)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("values", [None, [], 3, "network"])
+def test_what_is_no_description_is_refused(values):
+    with pytest.raises(UsageError, match="the description of a network is"):
+        NetworkInfo.from_json(values)
+
+
+def test_options_that_a_network_cannot_take():
+    info = dataclasses.replace(INFO, name="recorded", options={"depth": 3})
+    with pytest.raises(UsageError, match="'recorded' cannot be made with the options"):
+        info.module()

@@ -93,12 +93,14 @@ def finished_teacher(tmp_path_factory):
 @pytest.mark.parametrize(
     ("arrays", "network", "method", "says"),
     [
-        ({"scores": LOGITS}, {}, None, "has scores, but neither logits nor embeddings"),
+        ({"scores": LOGITS}, {}, None, "has 'scores', but neither logits nor embeddings"),
         ({"logits": LOGITS[:, :9]}, {}, None, "has logits of 9 classes, but the images have 10"),
         ({"logits": LOGITS[:50]}, {}, None, "has no outputs of 110 of the 160 training images"),
         ({"logits": LOGITS, "names": np.zeros(160, int)}, {}, None, "names an image twice"),
         ({"logits": LOGITS, "names": np.arange(3)}, {}, None, "names of the shape [3]"),
         ({"logits": LOGITS.astype(int)}, {}, None, "must be floating-point numbers"),
+        ({"logits": np.float32(1)}, {}, None, "must be floating-point numbers"),
+        ({"logits": LOGITS, "names": np.zeros(160, bool)}, {}, None, "names that are bool [160]"),
         ({"logits": LOGITS * np.nan}, {}, None, "logits that are NaN or infinite"),
         ({"embeddings": EMBEDDINGS}, {}, None, "needs the logits of the recorded network"),
         ({"logits": LOGITS}, {}, {"name": "rkd"}, "needs the embedding of the recorded network"),
@@ -121,6 +123,15 @@ def test_augmentation_is_refused_unless_it_is_wanted(file, tmp_path):
         kd_jax.run(values, tmp_path)
     values["stages"]["student"]["networks"]["teacher"]["augmented"] = True
     assert kd_jax.run(values, tmp_path)["stages"][0]["last"]["step"] == 20
+
+
+@pytest.mark.parametrize("name", ["logits", "embeddings"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_a_row_that_is_not_finite_is_refused_when_the_file_is_read(file, name, value):
+    table = np.zeros((40_000, 2))
+    table[39_999, 1] = value  # no set has to choose this row
+    with pytest.raises(UsageError, match="that are NaN or infinite: record again"):
+        read_recorded(file(**{name: table}), "path")
 
 
 def test_a_file_that_is_no_npz(tmp_path):

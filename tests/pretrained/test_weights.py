@@ -122,6 +122,13 @@ def test_a_stage_must_be_finished(tmp_path):
         load(tmp_path)
 
 
+@pytest.mark.parametrize("networks", [{}, None, ["student"]])
+def test_a_stage_of_another_program_is_one_sentence(tmp_path, networks):
+    write_stage(tmp_path / "stage", [0.5], meta={"networks": networks})
+    with pytest.raises(UsageError, match="describes no network: name another folder"):
+        load(tmp_path / "stage")
+
+
 def test_an_older_checkpoint_does_not_replace_the_last(stage, tmp_path):
     """The table of results says step 2: a student of step 1 would be another network."""
     folder = tmp_path / "stage"

@@ -1,7 +1,6 @@
 """Faces to train on, one folder per identity."""
 
 import dataclasses
-import pathlib
 
 import numpy as np
 
@@ -10,6 +9,7 @@ from kd_jax.data.base import SOURCES
 from kd_jax.data.identities import Identities
 from kd_jax.data.image_files import FileImages, folder_names, image_names
 from kd_jax.data.images import StoredImages
+from kd_jax.data.local_files import expanded
 
 
 @SOURCES.register("face_folder")
@@ -22,7 +22,7 @@ class FaceFolder(Identities):
     """
 
     def _all(self) -> tuple[StoredImages, list[str]]:
-        root = pathlib.Path(self.path).expanduser()
+        root = expanded(self.path)
         names = folder_names(root)
         files = [image_names(root / name) for name in names]
         if not any(files):

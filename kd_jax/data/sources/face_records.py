@@ -1,13 +1,13 @@
 """Faces to train on, in the packs of insightface."""
 
 import dataclasses
-import pathlib
 
 import numpy as np
 
 from kd_jax.data.base import SOURCES
 from kd_jax.data.identities import Identities
 from kd_jax.data.images import StoredImages
+from kd_jax.data.local_files import expanded
 from kd_jax.data.recordio import ImageRecords
 
 
@@ -45,7 +45,7 @@ class FaceRecords(Identities):
     """
 
     def _all(self) -> tuple[StoredImages, list[str]]:
-        records = ImageRecords(str(pathlib.Path(self.path).expanduser() / "train.rec"))
+        records = ImageRecords(str(expanded(self.path) / "train.rec"))
         numbers, labels = np.unique(records.labels, return_inverse=True)
         images = RecordImages(
             keys=records.numbers,

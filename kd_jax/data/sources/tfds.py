@@ -10,6 +10,7 @@ import numpy as np
 from kd_jax.core.errors import UsageError
 from kd_jax.data.base import SOURCES, Source, slices
 from kd_jax.data.images import ImageSet
+from kd_jax.data.local_files import reason
 
 
 @SOURCES.register("tfds")
@@ -50,7 +51,24 @@ class Tfds(Source):
         return shlex.join([*words, f"--data_dir={folder}"])
 
     def load(self, split: str) -> ImageSet:
-        """Reads and decodes one split on all cores."""
+        """Reads and decodes one split on all cores.
+
+        Raises:
+            UsageError: if the set is not prepared or damaged, or its features or the split are not
+                those of an image classification set.
+        """
+        try:
+            return self._load(split)
+        except (UsageError, ImportError):
+            raise
+        except Exception as error:  # damage raises errors of many kinds, from JSON to Riegeli
+            raise UsageError(
+                f"data.source.dataset {self.dataset!r} cannot be read ({reason(error)}): correct"
+                f" its name or data.source.data_dir, or delete it and run"
+                f" `{self._prepare_command(self.data_dir or 'FOLDER')}`."
+            ) from error
+
+    def _load(self, split: str) -> ImageSet:
         import tensorflow_datasets as tfds
 
         builder = self._builder()

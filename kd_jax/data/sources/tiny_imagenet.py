@@ -6,6 +6,7 @@ import pathlib
 from kd_jax.core.errors import UsageError
 from kd_jax.data.base import SOURCES
 from kd_jax.data.image_files import FileSource, folder_names, image_names
+from kd_jax.data.local_files import read_text, reason
 
 
 @SOURCES.register("tiny_imagenet")
@@ -40,12 +41,10 @@ class TinyImageNet(FileSource):
         """Returns the first columns of a text file, whose first column has no value twice."""
         path = self._root / name
         try:
-            rows = [
-                line.split()[:columns] for line in path.read_text().splitlines() if line.strip()
-            ]
+            rows = [line.split()[:columns] for line in read_text(path).splitlines() if line.strip()]
         except (OSError, ValueError) as error:
             raise UsageError(
-                f"{path} cannot be read ({error}): set data.source.path to the folder"
+                f"{path} cannot be read ({reason(error)}): set data.source.path to the folder"
                 " tiny-imagenet-200 of the unpacked archive."
             ) from error
         if (

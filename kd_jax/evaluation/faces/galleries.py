@@ -11,6 +11,7 @@ from kd_jax.core.errors import UsageError
 from kd_jax.data.class_positions import ranks_in_class
 from kd_jax.data.image_files import FileImages, images_below
 from kd_jax.data.images import ImageSet
+from kd_jax.data.local_files import expanded
 from kd_jax.data.sources.face_folder import FaceFolder
 
 SCFACE_IDENTITIES = range(1, 131)
@@ -64,7 +65,7 @@ def read_scface(
     persons = list(identities)
     if not persons or len({*persons} & {*SCFACE_IDENTITIES}) < len(persons):
         raise UsageError(f"identities {persons} of SCface must be different numbers, 1 to 130.")
-    root = pathlib.Path(folder).expanduser()
+    root = expanded(folder)
     sets = {"gallery": [f"{person:03d}_frontal" for person in persons]} | {
         name: [f"{person:03d}_cam{c}_{distance}" for person in persons for c in _SCFACE_CAMERAS]
         for name, distance in SCFACE_DISTANCES.items()

@@ -1,11 +1,14 @@
 """Pairs of faces in the pickle files of insightface (`lfw.bin`); no code in a file is executed."""
 
+import io
 import pickle
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 
 from kd_jax.core.errors import UsageError
+from kd_jax.data.local_files import open_file, reason
 
 _DTYPES = {"u1": np.uint8, "b1": np.bool_}
 
@@ -24,16 +27,21 @@ class _Array:
     """Replaces NumPy's array, and the function that makes an empty one before it is filled."""
 
     def __init__(self, *_: object):
-        self.values: np.ndarray = np.empty(0, np.uint8)
+        self.content = b""
+        self.dtype: Any = np.uint8
 
     def __setstate__(self, state: Any) -> None:
-        _, _, kind, _, content = state
-        self.values = np.frombuffer(content, kind.dtype)
+        _, _, kind, _, self.content = state
+        self.dtype = kind.dtype
+
+    @property
+    def values(self) -> np.ndarray:
+        return np.frombuffer(self.content, self.dtype)
 
 
 def _from_buffer(content: Any, kind: _Dtype, *_: object) -> _Array:
     array = _Array()
-    array.values = np.frombuffer(content, kind.dtype)
+    array.content, array.dtype = content, kind.dtype
     return array
 
 
@@ -41,36 +49,75 @@ def _scalar(kind: _Dtype, content: bytes) -> np.generic:
     return np.frombuffer(content, kind.dtype)[0]
 
 
-def _latin1(text: str, *_: object) -> bytes:
-    return text.encode("latin1")
+class _Function:
+    """A function that a pickle can call and cannot change."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., object]):
+        self._function = function
+
+    def __call__(self, *args: Any) -> object:
+        return self._function(*args)
+
+    def __setstate__(self, state: object) -> None:
+        """Refuses changes by a pickle."""
+        raise pickle.UnpicklingError("it changes a function")
 
 
 _REPLACEMENTS = {
-    "_codecs.encode": _latin1,  # Python 3 writes bytes for Python 2 with it
     "numpy.ndarray": _Array,
     "numpy.dtype": _Dtype,
     "numpy.core.multiarray._reconstruct": _Array,
-    "numpy.core.multiarray.scalar": _scalar,
-    "numpy.core.numeric._frombuffer": _from_buffer,
+    "numpy.core.multiarray.scalar": _Function(_scalar),
+    "numpy.core.numeric._frombuffer": _Function(_from_buffer),
 }
-"""Everything that a pack can call, by the name in the pickle. All other names are refused."""
+"""Everything that a pack can call, by the name in the pickle, and `_codecs.encode`. All other names
+are refused."""
 
 
-class _Unpickler(pickle.Unpickler):
+# The Unpickler in Python: the one in C allocates as much memory as a broken file demands.
+class _Unpickler(pickle._Unpickler):
+    """Reads a pickle in memory, in which a length cannot exceed the rest of the file."""
+
+    def __init__(self, content: bytes):
+        super().__init__(io.BytesIO(content), encoding="bytes")
+        self._encoded: dict[str, bytes] = {}
+
+    def _latin1(self, text: str, *_: object) -> bytes:
+        """Encodes a text as latin1; a text that a pickle repeats is stored once."""
+        return self._encoded.setdefault(text, text.encode("latin1"))
+
     def find_class(self, module: str, name: str) -> Any:
         """Returns the replacement of a name; raises `UnpicklingError` for all other names."""
         word = f"{module}.{name}".replace("numpy._core.", "numpy.core.")  # the name in NumPy 2
+        if word == "_codecs.encode":  # Python 3 writes bytes for Python 2 with it
+            return _Function(self._latin1)
         if word not in _REPLACEMENTS:
             raise pickle.UnpicklingError(f"it calls {word}, which could do harm")
         return _REPLACEMENTS[word]
 
+    # A bytearray becomes bytes, which are read without memory for the length that is announced.
+    dispatch: ClassVar = {
+        **pickle._Unpickler.dispatch,
+        pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],
+    }
+
 
 def _file(image: object) -> bytes:
-    if isinstance(image, _Array):
-        return image.values.tobytes()
-    if not isinstance(image, bytes | bytearray):
-        raise TypeError(f"an image is {type(image).__name__}")
-    return bytes(image)
+    """Returns an image without a copy, because a pickle can repeat an image at no cost."""
+    content = image.content if isinstance(image, _Array) else image
+    if not isinstance(content, bytes):
+        raise TypeError(f"an image is {type(content).__name__}")
+    return content
+
+
+def _truth(same: Any) -> np.ndarray:
+    if isinstance(same, _Array):
+        return same.values
+    if not all(isinstance(value, bool | int | np.generic) for value in same):
+        raise TypeError("the truth of a pair is no boolean")
+    return np.array(list(same))
 
 
 def read_pack(path: str) -> tuple[list[bytes], np.ndarray]:
@@ -88,17 +135,15 @@ def read_pack(path: str) -> tuple[list[bytes], np.ndarray]:
         UsageError: if the file cannot be read, is no such pack, or calls any other code.
     """
     try:
-        with open(path, "rb") as file:
-            images, same = _Unpickler(file, encoding="bytes").load()
+        with open_file(path) as file:
+            images, same = _Unpickler(file.read()).load()
         files = [_file(image) for image in images]
-        same = same.values if isinstance(same, _Array) else np.array(same)
-    except MemoryError:
-        raise
+        same = _truth(same)
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}): name a .bin file.") from error
     except Exception as error:  # a damaged pickle fails in many ways
         raise UsageError(
-            f"{path} is no pack of faces ({error}): download or copy the file again."
+            f"{path} is no pack of faces ({reason(error)}): download or copy the file again."
         ) from error
     if not files or same.dtype != np.bool_ or len(files) != 2 * same.size:
         raise UsageError(

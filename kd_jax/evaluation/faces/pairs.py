@@ -10,12 +10,14 @@ from kd_jax.core.errors import UsageError
 from kd_jax.data.class_positions import positions_in_class
 from kd_jax.data.image_files import FileImages
 from kd_jax.data.images import StoredImages
+from kd_jax.data.local_files import expanded, is_count, read_text, reason
 from kd_jax.evaluation.faces.packs import read_pack
 
 _FOLDS = 10
 _COLUMNS = {3: ((0, 1), (0, 2)), 4: ((0, 1), (2, 3))}
 """Columns (name, number) of the two images of a line, by its number of columns: one or two
 persons."""
+_NO_NAME = frozenset("/\\\0")  # characters that are in no name of a file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +75,7 @@ def read_pairs(
         for name, image in _COLUMNS[len(row)]
     ]
     distinct, positions = np.unique(names, return_inverse=True)
-    folder = pathlib.Path(image_folder).expanduser()
+    folder = expanded(image_folder)
     files = FileImages(
         keys=_existing(folder, distinct.tolist(), pairs_file),
         labels=np.zeros(len(distinct), np.int32),
@@ -94,23 +96,31 @@ def read_pairs(
 def _read_table(path: str) -> tuple[list[int], list[list[str]]]:
     """Returns the numbers in the first line of a list of pairs, and the cells of the others."""
     try:
-        text = pathlib.Path(path).expanduser().read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read ({error}): name a list of pairs.") from error
+        raise UsageError(
+            f"{path} cannot be read ({reason(error)}): name a list of pairs."
+        ) from error
     lines = [line.strip().split("\t") for line in text.splitlines() if line.strip()]
     header, rows = (lines[0], lines[1:]) if lines else ([], [])
-    if len(header) not in (1, 2) or not all(cell.isdecimal() and int(cell) for cell in header):
+    if len(header) not in (1, 2) or not all(is_count(cell) and int(cell) for cell in header):
         raise UsageError(
             f"{path} does not begin with a line of the numbers of folds and of pairs, or of pairs"
             " alone: restore the file."
         )
     for row in rows:
         columns = _COLUMNS.get(len(row), ())
-        if not columns or not all(row[image].isdecimal() for _, image in columns):
+        if not columns or not all(is_count(row[image]) for _, image in columns):
             raise UsageError(
-                f"{path} has the line {' '.join(row)!r}, but NAME, NUMBER, NUMBER or NAME, NUMBER,"
-                " NAME, NUMBER are needed, with tabs between: restore the file."
+                f"{path} has the line {' '.join(row)[:200]!r}, but NAME, NUMBER, NUMBER or NAME,"
+                " NUMBER, NAME, NUMBER are needed, with tabs between: restore the file."
             )
+        for name, _ in columns:
+            if row[name] in (".", "..") or not _NO_NAME.isdisjoint(row[name]):
+                raise UsageError(
+                    f"{path} has the name {row[name][:200]!r}, which is not the name of a folder in"
+                    " the image folder: restore the file."
+                )
     return [int(cell) for cell in header], rows
 
 
@@ -119,12 +129,12 @@ def _existing(folder: pathlib.Path, names: list[str], listed_in: str) -> np.ndar
     existing: list[str] = []
     missing: list[str] = []
     for name in names:
-        files = [name + end for end in (".jpg", ".png") if (folder / (name + end)).is_file()]
+        files = [name + end for end in (".jpg", ".png") if os.path.isfile(folder / (name + end))]
         (existing if files else missing).append(files[0] if files else name)
     if missing:
         raise UsageError(
             f"{len(missing)} of the {len(names)} images that {listed_in} names are missing, first"
-            f" {folder / missing[0]}.jpg: add them, or name the folder that holds them."
+            f" {folder}/{missing[0]:.200}.jpg: add them, or name the folder that holds them."
         )
     return np.array(existing, object)
 
@@ -155,7 +165,7 @@ def read_bin(path: str, size: tuple[int, int] | None = None) -> FacePairs:
     Raises:
         UsageError: if the file is no such pack or calls any code, or an image is damaged.
     """
-    path = os.path.expanduser(path)
+    path = str(expanded(path))
     files, same = read_pack(path)
     _, keys, positions = np.unique(np.array(files, object), return_index=True, return_inverse=True)
     images = _PackImages(

@@ -37,11 +37,28 @@ GOOD = np.zeros((4, 3, 3), np.uint8)
         (GOOD, np.zeros(3, int), r"shape \(4,\), one per image"),
         (GOOD, np.zeros(4), "integers"),
         (GOOD, np.array([0, 1, 2, -1]), "from -1 to 2"),
+        (GOOD, np.array([0, 1, 2, 10**9]), "up to 1000000000, but there are only 4 images"),
     ],
 )
 def test_wrong_arrays_are_refused(tmp_path, images, labels, says):
     path = save(tmp_path / "x.npz", images, labels)
     with pytest.raises(UsageError, match=says):
+        Npz(path).load("train")
+
+
+def test_many_classes_are_accepted_if_their_number_is_given(tmp_path):
+    path = save(tmp_path / "x.npz", GOOD, np.array([0, 1, 2, 1000]))
+    with pytest.raises(UsageError, match=r"set data\.source\.num_classes"):
+        Npz(path).load("train")
+    assert Npz(path, num_classes=1001).load("train").num_classes == 1001
+    path = save(tmp_path / "y.npz", GOOD, np.array([0, 1, 2, 999]))
+    assert Npz(path).load("train").num_classes == 1000
+
+
+@pytest.mark.parametrize("path", ["a\0b.npz", "~no_such_user/x.npz", ""])
+def test_paths_that_do_not_exist_are_refused(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"cannot be read|has a NUL character"):
         Npz(path).load("train")
 
 

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import small_sets
@@ -59,6 +61,26 @@ def test_errors_name_the_known_features_and_empty_splits(gray):
         Tfds("gray", gray, label_key="fine_label").load("train")
     with pytest.raises(UsageError, match=r"split 'train\[2:2\]' is empty"):
         Tfds("gray", gray).load("train[2:2]")
+
+
+@pytest.mark.parametrize(
+    "name", ["dataset_info.json", "features.json", "gray-train.array_record-00000-of-00001"]
+)
+def test_a_damaged_set_is_one_sentence(gray, tmp_path, name):
+    shutil.copytree(gray, tmp_path / "sets")
+    path = tmp_path / "sets" / "gray" / "1.0.0" / name
+    data = path.read_bytes()
+    for damaged in (b"", data[: len(data) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(UsageError, match=r"'gray' cannot be read .*delete it and run") as error:
+            Tfds("gray", str(tmp_path / "sets")).load("train")
+        assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("options", [{"data_dir": "a\0b"}, {"dataset": "../x"}, {"dataset": ""}])
+def test_names_and_folders_that_cannot_exist(gray, options):
+    with pytest.raises(UsageError, match="cannot be read"):
+        Tfds(**{"dataset": "gray", "data_dir": gray, **options}).load("train")
 
 
 def test_the_real_cifar100_if_it_is_prepared():

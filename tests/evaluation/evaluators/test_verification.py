@@ -116,7 +116,7 @@ def test_a_collapsed_network_is_named(faces):
         ({"images": None}, "images must be the folder"),
         ({"pairs": "lfw.bin"}, "images must be the folder"),
         ({"down": "cubic"}, "down = 'cubic' is unknown"),
-        ({"blur": -1.0}, "blur must be 0 or more"),
+        ({"blur": -1.0}, "blur must be 0 to 100"),
         ({"threshold": 0.5, "protocol": "sphereface"}, "'sphereface' subtracts a mean"),
         ({"threshold": 0.5, "threshold_pairs": "p"}, "leave one out"),
     ],

@@ -2,6 +2,7 @@ import itertools
 import os
 import pickle
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -124,3 +125,58 @@ def test_a_file_that_is_no_pack_is_refused(tmp_path, content, says):
     assert str(tmp_path / "lfw.bin") in str(error.value)
     with pytest.raises(UsageError, match=r"none\.bin cannot be read \(No such file"):
         read_pack(str(tmp_path / "none.bin"))
+
+
+@pytest.mark.parametrize(
+    "length",
+    [
+        pickle.BINBYTES8 + struct.pack("<Q", 2**60),
+        pickle.BYTEARRAY8 + struct.pack("<Q", 2**60),
+        pickle.BYTEARRAY8 + struct.pack("<Q", 2**36),
+        pickle.BINUNICODE8 + struct.pack("<Q", 2**60),
+        pickle.BINBYTES + struct.pack("<I", 2**32 - 1),
+        pickle.FRAME + struct.pack("<Q", 2**60),
+        pickle.NONE + pickle.LONG_BINPUT + struct.pack("<I", 2**32 - 1),
+        pickle.LONG4 + struct.pack("<i", 2**31 - 1),
+        pickle.INT + b"9" * 5000 + b"\n",
+    ],
+)
+def test_a_length_that_the_file_does_not_have_reserves_no_memory(tmp_path, length):
+    tracemalloc.start()
+    with pytest.raises(UsageError, match="is no pack of faces") as error:
+        read_pack(write(tmp_path / "lfw.bin", b"\x80\x05" + length))
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_lists_of_lists_are_not_expanded(tmp_path):
+    lists = [True] * 10
+    for _ in range(10):
+        lists = [lists] * 10  # 10^11 booleans
+    with pytest.raises(UsageError, match="the truth of a pair is no boolean"):
+        read_pack(write(tmp_path / "lfw.bin", pickle.dumps((FILES, lists))))
+
+
+def test_a_text_that_a_pack_repeats_is_stored_once(tmp_path):
+    text = pickle.BINUNICODE + struct.pack("<I", 10**6) + b"a" * 10**6
+    call = b"c_codecs\nencode\n" + b"h\x00h\x01\x86R"  # with the texts 0 and 1 of the memo
+    start = b"\x80\x02" + text + b"q\x000" + b"X\x06\0\0\0latin1q\x010"
+    pack = start + b"](" + call * 2000 + b"e](" + b"\x88" * 1000 + b"e\x86."
+    tracemalloc.start()
+    files, _ = read_pack(write(tmp_path / "lfw.bin", pack))
+    assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    tracemalloc.stop()
+    assert files == [b"a" * 10**6] * 2000
+
+
+def test_a_pack_cannot_change_functions(tmp_path):
+    code = b"\x80\x02cnumpy.core.multiarray\nscalar\n}X\x01\0\0\0aK\x01sb."
+    with pytest.raises(UsageError, match="it changes a function"):
+        read_pack(write(tmp_path / "lfw.bin", code))
+
+
+def test_a_pack_that_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "lfw.bin")
+    with pytest.raises(UsageError, match=r"lfw\.bin cannot be read \(it is no regular file"):
+        read_pack(str(tmp_path / "lfw.bin"))

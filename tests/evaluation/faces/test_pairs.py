@@ -1,6 +1,7 @@
 import io
 import os
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -74,6 +75,16 @@ def test_missing_images_are_counted(folder, tmp_path):
         read_pairs(write(tmp_path / "pairs.txt", "2\t1", rows), folder)
 
 
+def test_names_that_are_no_files(folder, tmp_path):
+    (tmp_path / "Ann" / "Ann_0001.jpg").mkdir(parents=True)
+    rows = ["Ann\t1\t2", f"Ann\t1\t{'L' * 300}\t1"]
+    with pytest.raises(UsageError, match=r"3 of the 3 images .* are missing"):
+        read_pairs(write(tmp_path / "pairs.txt", "1\t1", rows), str(tmp_path))
+    for path in ("a\0b", "~no_such_user/x"):
+        with pytest.raises(UsageError, match=r"has a NUL character|are missing"):
+            read_pairs(str(tmp_path / "pairs.txt"), path)
+
+
 SAME, OTHER = lines(2)
 
 
@@ -89,6 +100,12 @@ SAME, OTHER = lines(2)
         ("2", [*SAME, *OTHER, OTHER[0]], "holds 5 pairs, 2 of one person"),
         ("2\t1", [*SAME, *OTHER], "holds 4 pairs, 2 of one person, .* 2 times 1 of one person"),
         ("1\t2", [*SAME, SAME[0], OTHER[0]], "holds 4 pairs, 3 of one person"),
+        ("9" * 5000, [], "does not begin with"),
+        ("1", [SAME[0], f"Ann_Lee\t1\tLi_3\t{'9' * 5000}"], "has the line 'Ann_Lee 1 Li_3 999"),
+        ("1", [SAME[0], "..\t1\tLi_3\t2"], r"has the name '\.\.', which is not the name of a"),
+        ("1", [SAME[0], "/etc/x\t1\tLi_3\t2"], "has the name '/etc/x'"),
+        ("1", [SAME[0], "../../x\t1\tLi_3\t2"], r"has the name '\.\./\.\./x'"),
+        ("1", [SAME[0], "a\0b\t1\tLi_3\t2"], "has the name"),
         ("1", [SAME[0], "Ann_Lee 1 Li_3 2"], "has the line 'Ann_Lee 1 Li_3 2', but NAME, NUMBER"),
         ("1", [SAME[0], "Ann_Lee\tone\tLi_3\t2"], "has the line 'Ann_Lee one Li_3 2', but NAME"),
         ("1", [SAME[0], "Ann_Lee\t1\tLi_3\t2\t5"], "has the line 'Ann_Lee 1 Li_3 2 5', but NAME"),
@@ -122,6 +139,18 @@ def test_packs_hold_each_image_once(tmp_path):
     np.testing.assert_array_equal(pairs.same, same)
     assert pairs.fold.tolist() == [i // 2 for i in range(20)]
     assert pairs.name == "cfp_fp"
+
+
+def test_an_image_that_a_pack_repeats_is_decoded_once(tmp_path):
+    image = np.frombuffer(encoded(7) + bytes(10**6), np.uint8)
+    path = tmp_path / "lfw.bin"
+    path.write_bytes(pickle.dumps(([image] * 4000, [True] * 2000)))
+    tracemalloc.start()
+    pairs = read_bin(str(path))
+    assert tracemalloc.get_traced_memory()[1] < 20 * 2**20  # 4 GB, if each were a copy
+    tracemalloc.stop()
+    assert len(pairs.images) == 1
+    assert not pairs.first.any()
 
 
 def test_a_damaged_image_in_a_pack_is_named(tmp_path):
