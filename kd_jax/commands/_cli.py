@@ -1,6 +1,7 @@
 """The common parts of all command lines: options, exit codes, and several processes."""
 
 import argparse
+import errno
 import logging
 import os
 import re
@@ -182,18 +183,53 @@ def start_processes() -> None:
         ) from error
 
 
+_REMEDIES = {
+    errno.ENOSPC: "free space on the disk",
+    errno.EDQUOT: "free space in the quota",
+    errno.EROFS: "choose a folder that can be written",
+    errno.EACCES: "choose a path with the right permissions",
+    errno.EPERM: "choose a path with the right permissions",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close files of other programs",
+    errno.EIO: "check the disk",
+}
+"""What the user can do about errors of the operating system."""
+
+
+def _unraisable(unraisable: Any) -> None:
+    """Prints an exception, except those of TensorStore's writes after one of them has failed."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
+
+
 def exit_code(main: Callable[[], object]) -> int:
     """Runs a command; an error that the user can fix becomes one sentence on stderr.
 
     Returns:
         The exit code: 0, or 2 for such an error, or 128 plus the signal that stopped the command.
     """
-    logging.getLogger("absl").setLevel(logging.ERROR)  # warnings of libraries
+    for library in ("absl", "asyncio"):  # every error is reported by an exception too
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    sys.unraisablehook = _unraisable
     try:
         main()
         sys.stdout.flush()
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
+        return USAGE
+    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.errno not in _REMEDIES:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        reason = f"{where}{error.strerror}: {_REMEDIES[error.errno]}"
+        print(f"error: {reason}, and run the same command again.", file=sys.stderr)
+        return USAGE
+    except MemoryError:
+        print("error: the memory is full: use fewer or smaller images at once.", file=sys.stderr)
         return USAGE
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "kd_jax":
@@ -205,9 +241,6 @@ def exit_code(main: Callable[[], object]) -> int:
         return USAGE
     except SystemExit as done:  # argparse has printed its help
         return int(done.code or 0)
-    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Stopped as stopped:
         print(f"stopped: {stopped}; the same command resumes there", file=sys.stderr)
         return 128 + stopped.number  # as a shell reports it: 143 for SIGTERM, 130 for Ctrl-C

@@ -6,14 +6,27 @@ from typing import Any
 
 from etils import epath
 
+from kd_jax.core.errors import UsageError
+
 PathLike = str | os.PathLike[str]
 """A path on a disk or in a bucket."""
 
 
 def absolute_path(path: PathLike) -> epath.Path:
-    """Returns the absolute path; `~` is the home directory."""
+    """Returns the absolute path; `~` is the home directory.
+
+    Raises:
+        UsageError: if the text is no path, such as `http://...`, or a text with a NUL character.
+    """
     text = os.fspath(path)
-    return epath.Path(text if "://" in text else os.path.abspath(os.path.expanduser(text)))
+    try:
+        if "\0" in text:
+            raise ValueError("it has a NUL character")
+        return epath.Path(text if "://" in text else os.path.abspath(os.path.expanduser(text)))
+    except (KeyError, ValueError) as error:
+        raise UsageError(
+            f"{text!r} cannot be a path ({error}): name a folder or file on a disk, or gs://..."
+        ) from error
 
 
 def write_atomically(path: epath.Path, content: str | bytes) -> None:

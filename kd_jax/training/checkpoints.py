@@ -88,8 +88,13 @@ class Checkpoints:
     def __enter__(self):
         return self
 
-    def __exit__(self, *exception):
-        self._manager.close()
+    def __exit__(self, kind, error, trace):
+        if error is None:
+            with self._writing():
+                self._manager.close()
+        else:  # errors of closing would hide the first one
+            with contextlib.suppress(Exception):
+                self._manager.close()
 
     @property
     def latest(self) -> int | None:
@@ -112,28 +117,45 @@ class Checkpoints:
             meta: the conditions under which the state is valid, as JSON.
             score: number that chooses the best checkpoint, the greatest; None if the state was not
                 evaluated.
+
+        Raises:
+            UsageError: if this or an earlier checkpoint cannot be written.
         """
         step, items = int(state.step), _items(state)
         arrays = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         texts = {"progress": dict(progress), "meta": dict(meta)}
         hashes = {name: content_hash(tree) for name, tree in items.items()}
         hashes |= {name: json_hash(value) for name, value in texts.items()}
-        saved = self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                **arrays,
-                **{name: ocp.args.JsonSave(value) for name, value in texts.items()},
-                **{_HASHES: ocp.args.JsonSave(hashes)},
-            ),
-            metrics={"score": WORST if score is None else float(score)},
-            force=True,
+        arguments = ocp.args.Composite(
+            **arrays,
+            **{name: ocp.args.JsonSave(value) for name, value in texts.items()},
+            **{_HASHES: ocp.args.JsonSave(hashes)},
         )
+        metrics = {"score": WORST if score is None else float(score)}
+        with self._writing():
+            saved = self._manager.save(step, args=arguments, metrics=metrics, force=True)
         if not saved:
             raise RuntimeError(f"Orbax did not save step {step} in {self.directory}")
 
     def wait(self) -> None:
-        """Waits until everything that was saved is on the disk."""
-        self._manager.wait_until_finished()
+        """Waits until everything that was saved is on the disk.
+
+        Raises:
+            UsageError: if a checkpoint cannot be written.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns the errors of full disks and of limits into one sentence."""
+        try:
+            yield
+        except Exception as error:  # Orbax and TensorStore raise any exception
+            raise UsageError(
+                f"A checkpoint cannot be written to {self.directory} ({_reason(error)}): free space"
+                " or raise the limit, and run the same command again; it resumes."
+            ) from error
 
     def read_json(self, step: int, item: str) -> dict[str, Any]:
         """Reads `progress` or `meta`."""

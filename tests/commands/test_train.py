@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -22,7 +23,11 @@ def command(tmp_path_factory):
     """Starts the command in a process of its own."""
     programs = tmp_path_factory.mktemp("programs")
 
-    def start(workdir, *more, module=("kd_jax", "train")):
+    def start(workdir, *more, module=("kd_jax", "train"), limits=None):
+        def limit():
+            for name, value in (limits or {}).items():
+                resource.setrlimit(name, (value, value))
+
         environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT / "tests"),
@@ -38,6 +43,7 @@ def command(tmp_path_factory):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=limit if limits else None,
         )
 
     return start
@@ -93,6 +99,22 @@ def test_killed_at_any_moment_it_ends_with_the_same_numbers(command, unharmed, t
     _, err = process.communicate()
     assert process.returncode == 0, err
     assert results(tmp_path) == unharmed
+
+
+@pytest.mark.slow
+def test_a_disk_that_takes_no_large_files_is_one_sentence(command, unharmed, tmp_path):
+    """A limit on the size of files stands for a full disk; the checkpoints are above it."""
+    teacher = "--stages=teacher"
+    process = command(tmp_path, teacher, limits={resource.RLIMIT_FSIZE: 40_000})
+    _, err = process.communicate()
+    assert process.returncode == 2, err
+    assert "Traceback" not in err
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert "run the same command again" in line
+    process = command(tmp_path, teacher)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert results(tmp_path)["stages"] == unharmed["stages"][:1]
 
 
 @pytest.mark.slow

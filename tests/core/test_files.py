@@ -3,6 +3,7 @@ import os
 import pytest
 from etils import epath
 
+from kd_jax.core.errors import UsageError
 from kd_jax.core.files import absolute_path, differences, write_atomically
 
 
@@ -16,6 +17,12 @@ def test_a_file_has_the_old_or_the_new_content(tmp_path, monkeypatch):
     monkeypatch.undo()
     write_atomically(path, b"new")
     assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("path", ["http://host/run", "run\0"])
+def test_what_is_no_path_is_named(path):
+    with pytest.raises(UsageError, match=r"cannot be a path .*: name a folder or file"):
+        absolute_path(path)
 
 
 def test_differences_name_every_key():
