@@ -15,10 +15,10 @@ A fraction of the images, `validation`, is not trained on. The weights of the me
 these images, never on the test images. The measured accuracies are in
 `experiments/results/horkd.md`.
 
-Arguments: `teacher` (folder of a network), `student`, `resolution`, `npz` (files to read the images
-from, such as `cifar10_{split}.npz`; the default is TFDS), `validation`, `epochs`, `learning_rate`,
-`dtype` of the computation, `assistant=true` (also the two stages with the assistant), and `smoke`
-(as short as possible).
+Arguments: `teacher` (folder of a network, by default `runs/resnet20`), `student`, `resolution`,
+`npz` (files to read the images from, such as `cifar10_{split}.npz`; the default is TFDS),
+`validation`, `epochs`, `learning_rate`, `dtype` of the computation, `assistant=true` (also the two
+stages with the assistant), and `smoke` (as short as possible).
 """
 
 from typing import Any
