@@ -12,8 +12,12 @@ PathLike = str | os.PathLike[str]
 """A path on a disk or in a bucket."""
 
 
-def absolute_path(path: PathLike) -> epath.Path:
+def absolute_path(path: PathLike, key: str | None = None) -> epath.Path:
     """Returns the absolute path; `~` is the home directory.
+
+    Args:
+        path: the path.
+        key: option that names the path, for errors.
 
     Raises:
         UsageError: if the text is no path, such as `http://...`, or a text with a NUL character.
@@ -24,8 +28,10 @@ def absolute_path(path: PathLike) -> epath.Path:
             raise ValueError("it has a NUL character")
         return epath.Path(text if "://" in text else os.path.abspath(os.path.expanduser(text)))
     except (KeyError, ValueError) as error:
+        name = "" if key is None else f"{key} = "
         raise UsageError(
-            f"{text!r} cannot be a path ({error}): name a folder or file on a disk, or gs://..."
+            f"{name}{text!r} cannot be a path ({error}): name a folder or file on a disk, or"
+            " gs://..."
         ) from error
 
 

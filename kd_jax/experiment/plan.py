@@ -188,7 +188,7 @@ class Plan:
         if source is not None and source not in self.names:
             key = f"stages.{name}.adapters_from"
             with one_sentence(key, _WEIGHTS):
-                Weights.find(self.roles.folder(source), None, LAST, key)
+                Weights.find(self.roles.folder(source, key), None, LAST, key)
 
     def _check_weights(self, name: str) -> None:
         """Raises `UsageError` where weights will not fit the network that starts from them."""

@@ -138,9 +138,9 @@ class Roles:
         origin = models.NETWORKS.origin(name)
         return () if origin is None else (origin,)
 
-    def folder(self, source: str) -> epath.Path:
-        """Returns the folder of a stage: of this run, or of another one."""
-        return self.workdir / source if source in self.spec.stages else absolute_path(source)
+    def folder(self, source: str, key: str) -> epath.Path:
+        """Returns the folder of a stage: of this run, or of another one; `key` is for errors."""
+        return self.workdir / source if source in self.spec.stages else absolute_path(source, key)
 
     def weights(self, stage: str, role: str) -> Weights | FileWeights:
         """Finds the first weights of a network with `init_from`."""
@@ -148,7 +148,7 @@ class Roles:
             return self._weights[stage, role]
         spec = self.spec.stages[stage].networks[role]
         key = f"stages.{stage}.networks.{role}"
-        path = self.folder(spec.init_from or "")
+        path = self.folder(spec.init_from or "", f"{key}.init_from")
         if spec.init_from not in self.spec.stages:
             if path.exists() and not path.is_dir():
                 self._weights[stage, role] = self._file_weights(spec, path, key)

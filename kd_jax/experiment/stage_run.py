@@ -87,7 +87,8 @@ class StageRun:
         source = self._spec.adapters_from
         if source is None:
             return {}
-        key, folder = f"stages.{self._name}.adapters_from", self._plan.roles.folder(source)
+        key = f"stages.{self._name}.adapters_from"
+        folder = self._plan.roles.folder(source, key)
         return read_adapters(folder, key, replicated(self._plan.mesh))
 
     def _meta(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
