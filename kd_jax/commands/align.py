@@ -21,12 +21,12 @@ import numpy as np
 from etils import epath
 
 from kd_jax.commands import _cli
-from kd_jax.core.errors import UsageError
+from kd_jax.core.errors import UsageError, reason
 from kd_jax.core.files import absolute_path, write_atomically
 from kd_jax.data import alignment
 from kd_jax.data.decoding import pixels
 from kd_jax.data.image_files import images_below, read_file
-from kd_jax.data.local_files import expanded, reason
+from kd_jax.data.local_files import expanded
 
 _EXAMPLE = "kd-jax align --images=lfw --landmarks=landmarks.csv --out=lfw_112x96"
 

@@ -1,7 +1,10 @@
-"""The error that a user can fix, and the sentence that names the choices."""
+"""The error that a user can fix, and parts of its sentence: the choices and the reason."""
 
 import difflib
 from collections.abc import Iterable
+
+_REASON = 300
+"""Maximum number of characters in `reason`."""
 
 
 class UsageError(ValueError):
@@ -33,3 +36,13 @@ def check_choice(value: str, known: Iterable[str], key: str) -> str:
     if value in known:
         return value
     raise UsageError(f"{key} = {value!r} is unknown: choose one of {choices(value, known)}.")
+
+
+def reason(error: BaseException) -> str:
+    """Returns the message of an error on one short line; without a message, its class."""
+    if isinstance(error, MemoryError):
+        return "it is too large for the memory"
+    text = error.strerror if isinstance(error, OSError) else None
+    text = " ".join((text or str(error)).split())
+    text = f"{text[:_REASON]} ..." if len(text) > _REASON else text
+    return text or type(error).__name__

@@ -50,8 +50,9 @@ def locked(folder: epath.Path, key: str) -> Iterator[None]:
             except OSError:  # a file system without locks
                 break
             # The owner before may have removed the file after this process opened it.
-            if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(file.fileno())):
-                break
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                    break
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

@@ -11,12 +11,10 @@ import traceback
 import zlib
 from collections.abc import Iterable, Iterator
 
-from kd_jax.core.errors import UsageError
+from kd_jax.core.errors import UsageError, reason
 
 _current: contextvars.ContextVar[str | None] = contextvars.ContextVar("user_code", default=None)
 _imported: set[str] = set()
-_REASON = 300
-"""Maximum number of characters of a message in `reason`."""
 
 
 def current() -> str | None:
@@ -42,14 +40,15 @@ def absolute(reference: str) -> str:
     return os.path.abspath(os.path.expanduser(reference)) if _is_file(reference) else reference
 
 
-def reason(error: BaseException) -> str:
+def raised(error: BaseException) -> str:
     """Returns one line on an error of a user's code: its class, and its message or its place."""
-    text = " ".join(str(error).split())
-    if not text and (frames := traceback.extract_tb(error.__traceback__)):
-        last = frames[-1]
-        return f"{type(error).__name__} in line {last.lineno} of {os.path.basename(last.filename)}"
-    text = f"{text[:_REASON]} ..." if len(text) > _REASON else text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    name = type(error).__name__
+    if str(error).strip():
+        return f"{name}: {reason(error)}"
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return name
+    return f"{name} in line {frames[-1].lineno} of {os.path.basename(frames[-1].filename)}"
 
 
 def _is_file(reference: str) -> bool:
@@ -71,7 +70,7 @@ def _import(reference: str) -> None:
         raise
     except (Exception, SystemExit) as error:  # a user's module raises whatever it likes
         raise UsageError(
-            f"--import={reference} cannot be imported ({reason(error)}): name a Python file or a"
+            f"--import={reference} cannot be imported ({raised(error)}): name a Python file or a"
             " module."
         ) from error
     finally:

@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
-from kd_jax.core.errors import UsageError
-from kd_jax.data.local_files import read_text, reason
+from kd_jax.core.errors import UsageError, reason
+from kd_jax.data.local_files import read_text
 from kd_jax.data.preprocessing.resolution import opencv
 
 _TEMPLATE = np.array(

@@ -5,11 +5,11 @@ import re
 
 import numpy as np
 
-from kd_jax.core.errors import UsageError
+from kd_jax.core.errors import UsageError, reason
 from kd_jax.data.base import StoredSource
 from kd_jax.data.class_positions import positions_in_class
 from kd_jax.data.images import StoredImages
-from kd_jax.data.local_files import is_count, read_text, reason
+from kd_jax.data.local_files import is_count, read_text
 from kd_jax.data.splits import hold_out
 
 _IDENTITY_STREAM = 2**63 + 3

@@ -8,7 +8,6 @@ from typing import BinaryIO
 from kd_jax.core.errors import UsageError
 
 _DIGITS = 18  # every number of so many digits is an int64
-_REASON = 200  # characters of an error that are shown
 
 
 def expanded(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -58,11 +57,3 @@ def read_text(path: str | os.PathLike[str]) -> str:
 def is_count(text: str) -> bool:
     """Returns whether a text is a whole number of 0 or more, of at most 18 digits."""
     return text.isdecimal() and len(text) <= _DIGITS
-
-
-def reason(error: BaseException) -> str:
-    """Returns the message of an error on one short line."""
-    if isinstance(error, MemoryError):
-        return "it is too large for the memory"
-    text = error.strerror if isinstance(error, OSError) else None
-    return " ".join((text or str(error)).split())[:_REASON] or type(error).__name__

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from kd_jax.core.errors import UsageError
-from kd_jax.data.local_files import expanded, open_file, reason
+from kd_jax.core.errors import UsageError, reason
+from kd_jax.data.local_files import expanded, open_file
 
 _EXPANSION = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
 """Greatest possible ratio of the size of an array to its size in the file, by compression."""

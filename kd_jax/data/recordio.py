@@ -22,8 +22,8 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from kd_jax.core.errors import UsageError
-from kd_jax.data.local_files import open_file, reason
+from kd_jax.core.errors import UsageError, reason
+from kd_jax.data.local_files import open_file
 
 _MAGIC = struct.pack("<I", 0xCED7230A)
 _WORD = "<u4"

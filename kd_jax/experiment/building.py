@@ -130,7 +130,7 @@ def build(cls: type, values: Values, key: str) -> Any:
         raise UsageError(f"{key or 'config'}: {str(error).rstrip('.')}.") from error
     except Exception as error:  # a user's own class raises whatever it likes
         raise UsageError(
-            f"{key or 'config'} cannot be used ({user_code.reason(error)}): check its values."
+            f"{key or 'config'} cannot be used ({user_code.raised(error)}): check its values."
         ) from error
 
 

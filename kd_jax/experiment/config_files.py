@@ -116,7 +116,7 @@ def load_config(reference: str) -> ConfigDict:
         raise
     except (Exception, SystemExit) as error:  # a config file is code, and raises what it likes
         raise UsageError(
-            f"--config={reference} cannot be read ({user_code.reason(error)}): it must be a Python"
+            f"--config={reference} cannot be read ({user_code.raised(error)}): it must be a Python"
             " file with a function get_config."
         ) from error
     if not isinstance(config, ConfigDict):

@@ -8,9 +8,7 @@ import jax
 from kd_jax.core.errors import check_choice
 from kd_jax.data.preprocessing import Degradation, Normalization
 from kd_jax.pretrained.info import RECORDED
-
-LAST = "last"
-CHECKPOINTS = (LAST, "best")
+from kd_jax.pretrained.weights import CHECKPOINTS, LAST
 
 
 def check_normalization(given: Normalization) -> None:

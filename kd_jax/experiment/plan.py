@@ -20,12 +20,13 @@ from kd_jax.experiment.plan_checks import (
     check_shapes,
     check_sizes,
     one_sentence,
+    with_key,
 )
 from kd_jax.experiment.roles import Roles
-from kd_jax.experiment.specs import LAST, Experiment
+from kd_jax.experiment.specs import Experiment
 from kd_jax.methods import StageInfo
 from kd_jax.pretrained.info import RECORDED
-from kd_jax.pretrained.weights import HEAD, Weights
+from kd_jax.pretrained.weights import HEAD, LAST, Weights
 from kd_jax.training import (
     Stage,
     init_network,
@@ -146,7 +147,7 @@ class Plan:
                 with one_sentence(f"{key}.options", _OPTIONS):
                     modules[role] = info.module(axis_name)
             except UsageError as error:
-                raise UsageError(_with_key(key, error)) from error
+                raise UsageError(with_key(key, error)) from error
         return Stage(
             networks=modules,
             method=spec.method,
@@ -174,7 +175,7 @@ class Plan:
                         lambda role=role: init_network(stage, role, self.example()["image"])
                     )
             except UsageError as error:
-                raise UsageError(_with_key(key, error)) from error
+                raise UsageError(with_key(key, error)) from error
             check_shapes(shapes[role].get("params", {}), key)
         return shapes
 
@@ -227,13 +228,7 @@ class Plan:
             with one_sentence(key, "check its options and the optimizers"):
                 jax.eval_shape(first_step, self.shapes[name])
         except UsageError as error:
-            raise UsageError(_with_key(key, error)) from error
-
-
-def _with_key(key: str, error: UsageError) -> str:
-    """Returns the sentence of an error, which begins with the config key."""
-    text = str(error)
-    return text if text.startswith(key) else f"{key}: {text}"
+            raise UsageError(with_key(key, error)) from error
 
 
 def _read_images(spec: Experiment) -> dict[str, ImageSet | StoredImages]:

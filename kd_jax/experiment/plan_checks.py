@@ -14,11 +14,11 @@ from kd_jax.core.errors import UsageError, check_choice
 from kd_jax.data import ImageSet, Loader, StoredImages
 from kd_jax.evaluation import EVALUATORS, EvaluationContext
 from kd_jax.experiment.specs import DataSpec, StageSpec
-from kd_jax.experiment.stage_metrics import VALIDATION
+from kd_jax.experiment.stage_metrics import own_evaluators, prefix
 
 Images = Mapping[str, ImageSet | StoredImages]
 LARGEST = 2**31
-"""Number of values that an array has less of, and of steps that a stage has less of."""
+"""Limit of JAX: an array must have fewer values, and a stage fewer steps."""
 
 
 @contextlib.contextmanager
@@ -39,7 +39,13 @@ def one_sentence(key: str, remedy: str) -> Iterator[None]:
     except Exception as error:
         if type(error) is ValueError and len(str(error).splitlines()) == 1:  # a sentence already
             raise UsageError(f"{key}: {error}") from error
-        raise UsageError(f"{key} cannot be used ({user_code.reason(error)}): {remedy}.") from error
+        raise UsageError(f"{key} cannot be used ({user_code.raised(error)}): {remedy}.") from error
+
+
+def with_key(key: str, error: UsageError) -> str:
+    """Returns the sentence of an error, which begins with the config key."""
+    text = str(error)
+    return text if text.startswith(key) else f"{key}: {text}"
 
 
 def check_sizes(data: DataSpec, image_shape: tuple[int, int, int]) -> None:
@@ -116,8 +122,7 @@ def check_evaluators(
             with one_sentence(key, "check its options"):
                 evaluator.build(context)
         except UsageError as error:
-            text = str(error)
-            raise UsageError(text if text.startswith(key) else f"{key}: {text}") from error
+            raise UsageError(with_key(key, error)) from error
     if stage.best is not None:
         _check_best(f"stages.{name}.best", stage, data, outputs)
 
@@ -141,21 +146,18 @@ def _check_best(key: str, stage: StageSpec, data: DataSpec, outputs: tuple[str, 
     """Raises `UsageError` for a metric that no evaluator of the stage has."""
     best = (stage.best or "").removeprefix("-")
     classification: Any = EVALUATORS.get("classification")
-    evaluators: dict[str, Any] = {} if data.test_split is None else {"": classification()}
-    if data.validation_fraction:
-        evaluators[VALIDATION] = classification(split=VALIDATION)
-    evaluators |= stage.evaluators
+    evaluators: dict[str, Any] = {**own_evaluators(data), **stage.evaluators}
     roles = dict.fromkeys((*outputs[1:], *stage.networks))
     known = []
     for name, evaluator in evaluators.items():
-        prefix = f"{name}/" if name else ""
+        start = prefix(name)
         if not isinstance(evaluator, classification):
-            if best.startswith(prefix):
+            if best.startswith(start):
                 return  # its metrics are known after the first evaluation only
-            known.append(f"{prefix}{evaluator.headline}")
+            known.append(f"{start}{evaluator.headline}")
             continue
         metrics = ("accuracy", "cross_entropy", *(f"top_{k}" for k in evaluator.top_k))
-        known += [f"{prefix}{metric}" for metric in metrics]
+        known += [f"{start}{metric}" for metric in metrics]
         pairs = itertools.product((*metrics, "accuracy_gap"), roles)
-        known += [f"{prefix}{metric}/{role}" for metric, role in pairs]
+        known += [f"{start}{metric}/{role}" for metric, role in pairs]
     check_choice(best, known, key)

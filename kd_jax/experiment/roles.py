@@ -11,11 +11,12 @@ from kd_jax.core.errors import UsageError
 from kd_jax.core.files import absolute_path
 from kd_jax.data import ImageSet, StoredImages
 from kd_jax.data.preprocessing import Normalization, check_aspect, view_size
-from kd_jax.experiment.network_spec import LAST, NetworkSpec
+from kd_jax.experiment.network_spec import NetworkSpec
 from kd_jax.experiment.specs import Experiment
 from kd_jax.pretrained import FileWeights, NetworkInfo, Weights
 from kd_jax.pretrained.info import RECORDED
 from kd_jax.pretrained.recorded import RecordedOutputs, read_recorded
+from kd_jax.pretrained.weights import LAST
 
 PyTree = Any
 

@@ -15,7 +15,6 @@ from kd_jax.data import SOURCES, Source
 from kd_jax.data.preprocessing import Augmentation, Normalization, check_filter
 from kd_jax.evaluation import EVALUATORS, Evaluator
 from kd_jax.experiment.building import build, is_of
-from kd_jax.experiment.network_spec import LAST as LAST
 from kd_jax.experiment.network_spec import NetworkSpec, check_normalization
 from kd_jax.experiment.pipeline import order_of
 from kd_jax.methods import METHODS, Method

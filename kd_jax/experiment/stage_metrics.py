@@ -54,17 +54,12 @@ class StageMetrics:
             image_shape: height, width and channels of the training images.
         """
         self._stage, self._main = stage, stage.method.predictions[0]
-        classification: Any = EVALUATORS.get("classification")
-        evaluators: dict[str, Evaluator] = {}
-        if data.test_split is not None:
-            evaluators[""] = classification(split="test")
-        if data.validation_fraction:
-            evaluators[VALIDATION] = classification(split=VALIDATION)
+        evaluators = own_evaluators(data)
         every = {**evaluators, **spec.evaluators}
         first = next(iter(every))
-        self.result = f"{_prefix(first)}{every[first].headline}"
+        self.result = f"{prefix(first)}{every[first].headline}"
         chosen = VALIDATION if data.validation_fraction else first
-        self.best = spec.best or f"{_prefix(chosen)}{every[chosen].headline}"
+        self.best = spec.best or f"{prefix(chosen)}{every[chosen].headline}"
         context = functools.partial(
             EvaluationContext,
             loader=loader,
@@ -93,7 +88,7 @@ class StageMetrics:
         found: dict[str, float] = {}
         for name, evaluate in self._trained.items():
             results = {**self._frozen_metrics.get(name, {}), **evaluate(variables)}
-            found |= _flat(_prefix(name), results, self._main)
+            found |= _flat(prefix(name), results, self._main)
         return found
 
     def _trained_outputs(self, variables: PyTree, images: jax.Array) -> dict[str, Outputs]:
@@ -104,19 +99,30 @@ class StageMetrics:
         return self._stage.outputs(frozen, images)
 
 
-def _prefix(evaluator: str) -> str:
+def own_evaluators(data: DataSpec) -> dict[str, Evaluator]:
+    """Returns the evaluators that every stage has, by name; that of the test images has none."""
+    classification: Any = EVALUATORS.get("classification")
+    evaluators: dict[str, Evaluator] = {}
+    if data.test_split is not None:
+        evaluators[""] = classification(split="test")
+    if data.validation_fraction:
+        evaluators[VALIDATION] = classification(split=VALIDATION)
+    return evaluators
+
+
+def prefix(evaluator: str) -> str:
     """Returns the prefix of the metrics of an evaluator; that of the test images has none."""
     return f"{evaluator}/" if evaluator else ""
 
 
-def _flat(prefix: str, results: Mapping[str, Mapping[str, float]], main: str) -> dict[str, float]:
+def _flat(start: str, results: Mapping[str, Mapping[str, float]], main: str) -> dict[str, float]:
     """Returns the metrics of one evaluator in one dictionary, those of `main` first."""
-    metrics = {f"{prefix}{metric}": value for metric, value in results[main].items()}
+    metrics = {f"{start}{metric}": value for metric, value in results[main].items()}
     for name, values in results.items():
         if name == main:
             continue
-        metrics |= {f"{prefix}{metric}/{name}": value for metric, value in values.items()}
+        metrics |= {f"{start}{metric}/{name}": value for metric, value in values.items()}
         if "accuracy" in values and "accuracy" in results[main]:
             gap = values["accuracy"] - results[main]["accuracy"]
-            metrics[f"{prefix}accuracy_gap/{name}"] = gap
+            metrics[f"{start}accuracy_gap/{name}"] = gap
     return metrics

@@ -10,8 +10,7 @@ import flax.linen as nn
 
 from kd_jax import models
 from kd_jax.core import user_code
-from kd_jax.core.errors import UsageError
-from kd_jax.data.local_files import reason
+from kd_jax.core.errors import UsageError, reason
 from kd_jax.data.preprocessing import FILTERS, Normalization, View
 from kd_jax.models.recorded import Recorded
 

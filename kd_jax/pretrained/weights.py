@@ -20,7 +20,8 @@ from kd_jax.pretrained.info import NetworkInfo
 from kd_jax.training.checkpoints import Checkpoints
 
 PyTree = Any
-CHECKPOINTS = ("last", "best")
+LAST = "last"
+CHECKPOINTS = (LAST, "best")
 FINISHED = "stage.json"
 """The file that the folder of a finished stage holds."""
 HEAD = "classifier"
@@ -67,10 +68,10 @@ class Weights:
         with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
             step = checkpoints.latest if which == "last" else checkpoints.best
             if step is None or step != ended:
-                found = "is missing" if step is None else f"is of step {step}"
+                found = "there is none" if step is None else f"the stored one is of step {step}"
                 raise UsageError(
-                    f"{key} = {str(folder)!r} ended with step {ended} as its {which} checkpoint,"
-                    f" which {found}: delete the folder and train or import the stage again."
+                    f"{key} = {str(folder)!r}: the {which} checkpoint must be of step {ended}, but"
+                    f" {found}: delete the folder and train or import the stage again."
                 )
             networks = checkpoints.read_json(step, "meta").get("networks")
         if not isinstance(networks, Mapping) or not networks:

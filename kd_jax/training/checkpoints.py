@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Sharding
 from orbax.checkpoint import checkpoint_managers as policies
 
-from kd_jax.core.errors import UsageError
+from kd_jax.core.errors import UsageError, reason
 from kd_jax.core.files import PathLike, absolute_path
 from kd_jax.core.hashing import content_hash, json_hash
 from kd_jax.training.state import ADAPTERS, TrainState
@@ -276,9 +276,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Returns the first line of an error."""
-    line = (str(error).strip() or repr(error)).splitlines()[0]
-    return line.partition(". See full")[0][:200]
+    """Returns the reason of an error, without TensorStore's details."""
+    return reason(error).partition(". See full")[0]
 
 
 def _is_array(x: Any) -> bool:

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from kd_jax.core.errors import UsageError
-from kd_jax.data.local_files import expanded, is_count, open_file, read_text, reason
+from kd_jax.data.local_files import expanded, is_count, open_file, read_text
 
 
 def test_the_home_directory(monkeypatch):
@@ -52,11 +52,3 @@ def test_whole_numbers_fit_into_64_bits():
         for text in ("0", "017", "9" * 18, "9" * 19, "9" * 5000, "-1", "1.0", "")
         if is_count(text)
     ] == ["0", "017", "9" * 18]
-
-
-def test_reasons_are_one_short_line():
-    assert reason(ValueError("a\nb\tc")) == "a b c"
-    assert len(reason(ValueError("x" * 999))) == 200
-    assert reason(FileNotFoundError(2, "No such file", "x.png")) == "No such file"
-    assert reason(EOFError()) == "EOFError"
-    assert reason(MemoryError()) == "it is too large for the memory"

@@ -5,7 +5,6 @@ import json
 import pytest
 from etils import epath
 
-from kd_jax.core.text import markdown
 from kd_jax.experiment.report import heading, meaning, table, write
 
 STAGE = {
@@ -48,16 +47,6 @@ def test_the_column_of_the_results_has_the_name_of_their_metric():
     assert heading([STAGE, faces]) == "result"
     assert meaning([STAGE, STUDENT]) == " on the test images"
     assert meaning([STAGE, faces]) == ", accuracy of teacher, pairs/accuracy of student"
-
-
-def test_a_table_is_aligned():
-    text = markdown(("cell", "%"), [("a", "70.10"), ("longer", "-")])
-    assert text.splitlines() == [
-        "| cell   |     % |",
-        "| ------ | ----: |",
-        "| a      | 70.10 |",
-        "| longer |     - |",
-    ]
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_a_stage_must_be_finished(tmp_path):
         load(tmp_path / "nothing")
     (tmp_path / "checkpoints").mkdir()
     write_end(tmp_path)
-    with pytest.raises(UsageError, match="step 2 as its last checkpoint, which is missing: delete"):
+    with pytest.raises(UsageError, match="last checkpoint of step 2, but there is none: delete"):
         load(tmp_path)
     (tmp_path / "stage.json").write_text("[]")
     with pytest.raises(UsageError, match=r"damaged stage.json .*: delete the folder and train or"):
@@ -134,7 +134,7 @@ def test_an_older_checkpoint_does_not_replace_the_last(stage, tmp_path):
     folder = tmp_path / "stage"
     shutil.copytree(stage, folder)
     shutil.rmtree(folder / "checkpoints" / "2")
-    with pytest.raises(UsageError, match="step 2 as its last checkpoint, which is of step 1"):
+    with pytest.raises(UsageError, match="of step 2, but the stored one is of step 1: delete"):
         load(folder)
     load(folder, checkpoint="best")
 

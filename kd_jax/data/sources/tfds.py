@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from kd_jax.core.errors import UsageError
+from kd_jax.core.errors import UsageError, reason
 from kd_jax.data.base import SOURCES, Source, slices
 from kd_jax.data.images import ImageSet
-from kd_jax.data.local_files import reason
 
 
 @SOURCES.register("tfds")

@@ -3,10 +3,10 @@
 import dataclasses
 import pathlib
 
-from kd_jax.core.errors import UsageError
+from kd_jax.core.errors import UsageError, reason
 from kd_jax.data.base import SOURCES
 from kd_jax.data.image_files import FileSource, folder_names, image_names
-from kd_jax.data.local_files import read_text, reason
+from kd_jax.data.local_files import read_text
 
 
 @SOURCES.register("tiny_imagenet")

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kd_jax.core.errors import UsageError
-from kd_jax.data.local_files import open_file, reason
+from kd_jax.core.errors import UsageError, reason
+from kd_jax.data.local_files import open_file
 
 _DTYPES = {"u1": np.uint8, "b1": np.bool_}
 

@@ -6,11 +6,11 @@ import pathlib
 
 import numpy as np
 
-from kd_jax.core.errors import UsageError
+from kd_jax.core.errors import UsageError, reason
 from kd_jax.data.class_positions import positions_in_class
 from kd_jax.data.image_files import FileImages
 from kd_jax.data.images import StoredImages
-from kd_jax.data.local_files import expanded, is_count, read_text, reason
+from kd_jax.data.local_files import expanded, is_count, read_text
 from kd_jax.evaluation.faces.packs import read_pack
 
 _FOLDS = 10
