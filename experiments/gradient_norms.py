@@ -44,7 +44,7 @@ from kd_jax.training.execution import jit_steps
 
 EXAMPLE = "python experiments/gradient_norms.py --workdir=runs/norms --config=quickstart"
 TOTAL = "whole loss"
-Gradients = Callable[[TrainState, Mapping[str, Any], Mapping[str, jax.Array], Any], dict[str, Any]]
+Gradients = Callable[[TrainState, Mapping[str, Any], Any, Any], dict[str, Any]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -145,7 +145,7 @@ def train(execution, devices, steps, chunk=1, **options):
     mesh = data_mesh(devices)
     stage = make_stage(execution, **options)
     loader, frozen, state = start(stage, mesh)
-    run = EXECUTIONS[execution](stage, mesh)
+    run = EXECUTIONS[execution](stage, mesh, chunk)
     metrics = []
     for step in range(0, steps, chunk):
         rows = loader.steps(ORDER, step, chunk)

@@ -79,7 +79,7 @@ def table(run: Run, args: argparse.Namespace) -> str:
     same = dataclasses.replace(order, num_examples=len(few))
     stage = run.plan.stages["kdim"]
     fresh, frozen = step_parts.start(stage, run, few)
-    run_steps, state = EXECUTIONS["jit"](stage, run.mesh), fresh()
+    run_steps, state = EXECUTIONS["jit"](stage, run.mesh, 1), fresh()
 
     def read(loader: Loader, order: BatchOrder, step: int) -> None:
         loader.steps(order, step, 1)

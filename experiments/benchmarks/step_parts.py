@@ -23,9 +23,10 @@ from kd_jax.training import (
     init_state,
 )
 from kd_jax.training.checkpoints import Checkpoints
-from kd_jax.training.execution import EXECUTIONS, RunSteps, chunk, fused_steps
+from kd_jax.training.execution import EXECUTIONS, RunSteps, fused_steps
 from kd_jax.training.log import MetricsLog, ProgressLine
-from kd_jax.training.loop import Loop, Progress
+from kd_jax.training.loop import Loop
+from kd_jax.training.progress import Progress
 from kd_jax.training.state import ADAPTERS, named_key
 
 PyTree = Any
@@ -58,7 +59,7 @@ def parts(run: Run, name: str, steps: int) -> tuple[dict[str, Program], float | 
     networks = jax.jit(functools.partial(_gradients, stage, _cross_entropy(stage)))
     method = jax.jit(functools.partial(_gradients, stage, _method(stage)))
     viewed = jax.jit(functools.partial(_viewed, stage))
-    run_steps = EXECUTIONS["jit"](stage, run.mesh)
+    run_steps = EXECUTIONS["jit"](stage, run.mesh, fused_steps(run.mesh))
     state = fresh()
     ready = state, frozen, views, batch
     # The analysis is of the program as written: in the compiled one, the convolutions of a GPU are
@@ -89,7 +90,8 @@ def loop(run: Run, name: str, steps: int) -> tuple[Program, int]:
     """
     stage, loader = run.plan.stages[name], ResidentLoader(train_images(run), run.mesh)
     fresh, frozen = start(stage, run, _few(run))
-    run_steps, state = EXECUTIONS["jit"](stage, run.mesh), fresh()
+    fused = fused_steps(run.mesh)
+    run_steps, state = EXECUTIONS["jit"](stage, run.mesh, fused), fresh()
     rows = loader.steps(run.plan.order, 0, 1)
     # On accelerators the step reuses the memory of the state, as in `run_steps`.
     donated = () if jax.default_backend() == "cpu" else (0,)
@@ -230,7 +232,7 @@ def _viewed(stage: Stage, state: TrainState, frozen: PyTree, images: PyTree, row
 def _stepping(
     run: Run, run_steps: RunSteps, steps: int, state: TrainState, frozen: PyTree, loader: Loader
 ) -> Program:
-    count = chunk(0, steps, 0, fused_steps())
+    count = min(steps, fused_steps(run.mesh))
     rows = loader.steps(run.plan.order, 0, count)
 
     def program() -> None:
@@ -273,6 +275,7 @@ def _looping(
             loop = Loop(
                 name="benchmark",
                 run_steps=run_steps,
+                fused=fused_steps(run.mesh),
                 order=run.plan.order,
                 steps=end,
                 evaluate_every=steps,

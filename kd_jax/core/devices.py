@@ -1,5 +1,7 @@
 """Devices: the mesh over which batches are split, and the placement of arrays."""
 
+import functools
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -26,6 +28,12 @@ def data_mesh(num_devices: int | None = None) -> Mesh:
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
+def platform(mesh: Mesh) -> str:
+    """Returns the platform of the devices: `cpu`, `gpu`, `tpu` or the name of a plugin."""
+    name: str = mesh.devices.flat[0].platform
+    return name
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Returns the sharding in which every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
@@ -45,14 +53,49 @@ def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
 
 
 def any_process(*decisions: bool) -> tuple[bool, ...]:
-    """Returns, for each decision, whether any process has made it.
-
-    Clocks and signals differ between processes, but the steps must not.
-    """
+    """Returns, for each decision, whether any process has made it."""
     if jax.process_count() == 1:
         return decisions
     everyone = multihost_utils.process_allgather(np.asarray(decisions))
     return tuple(everyone.any(axis=0).tolist())
+
+
+class Agreement:
+    """Makes the processes of a run decide alike.
+
+    Clocks and signals differ between processes, but the steps must not.
+    """
+
+    def __init__(self) -> None:
+        self._gathered: jax.Array | None = None
+
+    def __call__(self, *values: float) -> tuple[float, ...]:
+        """Returns the greatest of each value over all processes.
+
+        With several processes these are the values of the call before, 0 at first: the devices
+        gather them between two steps, and no process waits for the steps that run.
+        """
+        if jax.process_count() == 1:
+            return values
+        before, self._gathered = self._gathered, _greatest(np.asarray(values, np.float32))
+        if before is None:
+            return (0.0,) * len(values)
+        return tuple(np.asarray(before.addressable_data(0)).tolist())
+
+
+def _greatest(values: np.ndarray) -> jax.Array:
+    """Starts to compute the maximum over the processes of `[K]`, on one device of each."""
+    devices = {device.process_index: device for device in reversed(jax.devices())}
+    mesh = Mesh(np.array([devices[i] for i in sorted(devices)]), (AXIS,))
+    everyone = jax.make_array_from_callback(
+        (mesh.size, len(values)), split(mesh), lambda index: values[None]
+    )
+    return _columns_max(everyone, replicated(mesh))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _columns_max(rows: jax.Array, whole: NamedSharding) -> jax.Array:
+    return jax.lax.with_sharding_constraint(rows.max(axis=0), whole)
 
 
 def check_divisible(batch_size: int, mesh: Mesh, key: str) -> None:

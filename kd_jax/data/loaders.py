@@ -1,5 +1,7 @@
 """Loaders: bring images to the devices, all at once, or batch by batch during the computation."""
 
+import dataclasses
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -27,15 +29,40 @@ _BLOCK = 8
 """Number of images that a thread decodes at a time."""
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["pixels", "labels"], meta_fields=["shape"]
+)
+@dataclasses.dataclass(frozen=True)
+class Resident:
+    """A whole set of images on the devices.
+
+    An image is one row of pixels: XLA would give `[N, H, W, C]` another layout on a TPU, and copy
+    the whole set in every call.
+
+    Attributes:
+        pixels: uint8 `[N, H * W * C]`.
+        labels: int32 `[N]`.
+        shape: height, width and number of channels of every image.
+    """
+
+    pixels: jax.Array
+    labels: jax.Array
+    shape: tuple[int, int, int]
+
+    def __getitem__(self, index: jax.Array) -> dict[str, jax.Array]:
+        """Returns `image` uint8 `[K, H, W, C]` and `label` int32 `[K]` of the rows in `index`."""
+        image = self.pixels[index].reshape(*index.shape, *self.shape)
+        return {"image": image, "label": self.labels[index]}
+
+
 class Loader:
     """A set of images, brought to the devices.
 
     Attributes:
-        images: arrays that stay on the devices: `image` uint8 `[N, H, W, C]` and `label` int32
-            `[N]`, or nothing.
+        images: the images that stay on the devices, or None.
     """
 
-    images: Mapping[str, jax.Array]
+    images: Resident | None
 
     def __len__(self) -> int:
         """Number of images."""
@@ -65,12 +92,13 @@ class ResidentLoader(Loader):
 
     def __init__(self, images: ImageSet, mesh: Mesh):
         """Puts a copy on every device."""
-        whole = replicated(mesh)
-        self.images = {"image": place(images.images, whole), "label": place(images.labels, whole)}
+        whole, shape = replicated(mesh), images.image_shape
+        pixels = place(images.images.reshape(len(images), -1), whole)
+        self.images: Resident = Resident(pixels, place(images.labels, whole), shape)
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self.images["label"])
+        return len(self.images.labels)
 
     def max_steps(self, order: BatchOrder) -> int:
         """Returns a number without practical limit: a step needs only its indices."""
@@ -95,7 +123,7 @@ class StreamedLoader(Loader):
 
     def __init__(self, images: StoredImages, mesh: Mesh):
         """Reads nothing yet."""
-        self.images = {}
+        self.images = None
         self._stored, self._mesh = images, mesh
         self._bytes = int(np.prod(images.image_shape))
         self._order: BatchOrder | None = None
@@ -207,17 +235,15 @@ class _Batches:
         return {**rows, "image": image, "label": self._images.labels[index]}
 
 
-def batch_of(
-    images: Mapping[str, jax.Array], rows: Mapping[str, jax.Array]
-) -> dict[str, jax.Array]:
+def batch_of(images: Resident | None, rows: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """Makes a batch inside a compiled step.
 
     Args:
-        images: the arrays that stay on the devices, `Loader.images`.
+        images: the images that stay on the devices, `Loader.images`.
         rows: one batch of `Loader.steps` or `Loader.batches`.
 
     Returns:
-        The arrays in `rows`, and those rows of `images` that `rows["index"]` names.
+        The arrays in `rows`, and `image` and `label` of those rows of `images` that `rows["index"]`
+        names.
     """
-    resident = {name: array[rows["index"]] for name, array in images.items()}
-    return {**resident, **rows}
+    return {**({} if images is None else images[rows["index"]]), **rows}

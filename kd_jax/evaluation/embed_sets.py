@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from kd_jax.core.devices import place, replicated, split
 from kd_jax.core.errors import UsageError
-from kd_jax.data.loaders import Loader, batch_of
+from kd_jax.data.loaders import Loader, Resident, batch_of
 from kd_jax.data.order import sequential_batches
 from kd_jax.data.preprocessing import Degradation
 
@@ -57,7 +57,7 @@ class SetEmbedder:
             # The result has gray levels 0 to 255, so that uint8 keeps it exactly.
             return filters.to(images.astype(jnp.float32), size).astype(jnp.uint8)
 
-        def take(images: dict[str, jax.Array], rows: dict[str, jax.Array]) -> Any:
+        def take(images: Resident | None, rows: dict[str, jax.Array]) -> Any:
             batch = batch_of(images, rows)
             return batch["image"], batch["label"]
 

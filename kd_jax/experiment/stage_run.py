@@ -15,7 +15,7 @@ from kd_jax.core.files import differences
 from kd_jax.core.hashing import content_hash
 from kd_jax.core.stop import StopSignal
 from kd_jax.data import Loader, batch_of
-from kd_jax.data.loaders import Rows
+from kd_jax.data.loaders import Resident, Rows
 from kd_jax.experiment import report
 from kd_jax.experiment.plan import Plan
 from kd_jax.experiment.stage_metrics import StageMetrics
@@ -29,9 +29,10 @@ from kd_jax.training import (
     statistics_shapes,
 )
 from kd_jax.training.checkpoints import Checkpoints
-from kd_jax.training.execution import EXECUTIONS
+from kd_jax.training.execution import EXECUTIONS, RunSteps, fused_steps
 from kd_jax.training.log import MetricsLog, ProgressLine
-from kd_jax.training.loop import Loop, Progress
+from kd_jax.training.loop import Loop
+from kd_jax.training.progress import Progress
 
 PyTree = Any
 FLAGS = (
@@ -168,7 +169,7 @@ class StageRun:
     def _frozen_outputs(
         self,
         frozen: Mapping[str, PyTree],
-        images: Mapping[str, jax.Array],
+        images: Resident | None,
         rows: Rows,
     ) -> dict[str, PyTree]:
         """Returns the outputs of the frozen networks for the rows `[1, N, ...]`, by role."""
@@ -211,11 +212,16 @@ class StageRun:
             ProgressLine(self._name, steps, data.batch_size, writes) as line,
         ):
             state, progress = self._start(loaded, checkpoints, meta)
+            report.curve(self._path)  # raises an error for a damaged log
             log = MetricsLog(self._path / "metrics.jsonl", progress.evaluated, writes)
+            loader, order = self._loader("train"), self._plan.order
+            fused = min(fused_steps(self._plan.mesh), loader.max_steps(order))
+            run_steps = EXECUTIONS[self._plan.spec.execution](stage, self._plan.mesh, fused)
             loop = Loop(
                 name=self._name,
-                run_steps=EXECUTIONS[self._plan.spec.execution](stage, self._plan.mesh),
-                order=self._plan.order,
+                run_steps=_guarded(run_steps, stop),
+                fused=fused,
+                order=order,
                 steps=steps,
                 evaluate_every=max(1, round(min(spec.evaluate_every, spec.epochs) * epoch)),
                 evaluate=functools.partial(metrics, frozen=frozen),
@@ -231,7 +237,7 @@ class StageRun:
                 frozen_outputs=self._frozen_outputs,
             )
             del loaded  # first weights of trained networks; the state has its own
-            state, progress = loop.run(state, frozen, self._loader("train"), progress)
+            state, progress = loop.run(state, frozen, loader, progress)
         return {
             "name": self._name,
             "role": main,
@@ -246,6 +252,17 @@ class StageRun:
             "images_per_second": round(line.images_per_second, 1),
             **report.environment(self._plan.mesh),
         }
+
+
+def _guarded(run_steps: RunSteps, stop: StopSignal) -> RunSteps:
+    """Returns a function that declares a state to save as soon as the first steps have begun."""
+
+    def run(*args: Any) -> Any:
+        results = run_steps(*args)
+        stop.unsaved = True
+        return results
+
+    return run
 
 
 def _comparable(meta: Mapping[str, Any]) -> dict[str, Any]:

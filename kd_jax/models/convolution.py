@@ -39,8 +39,7 @@ def convolve(
 ) -> jax.Array:
     """Computes `lax.conv_general_dilated`, by `windows_product` or `shifted_sum` where faster.
 
-    The default backend at the time of tracing decides. A program that is traced for another backend
-    has the same result, but may be slower.
+    The platform for which the program is lowered decides.
 
     Args:
         lhs: feature maps, `[N, H, W, C]` in two dimensions.
@@ -56,26 +55,40 @@ def convolve(
     Returns:
         `[N, H', W', F]`.
     """
+
+    def by_xla(lhs, rhs):
+        return lax.conv_general_dilated(
+            lhs,
+            rhs,
+            window_strides,
+            padding,
+            lhs_dilation=lhs_dilation,
+            rhs_dilation=rhs_dilation,
+            dimension_numbers=dimension_numbers,
+            feature_group_count=feature_group_count,
+            precision=precision,
+        )
+
     dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
-    if lhs.ndim == 4 and not dilated and jax.default_backend() == "cpu":
-        axes = lhs.shape[1:3], rhs.shape[:2], window_strides
-        pads = lax.padtype_to_pads(*axes, padding) if isinstance(padding, str) else padding
-        depthwise = feature_group_count == lhs.shape[3] == rhs.shape[3]
-        if depthwise and sum_is_faster(*axes, pads):
-            return shifted_sum(lhs, rhs, window_strides, pads)
-        if feature_group_count <= 16 and product_is_faster(*axes, pads):
-            return windows_product(lhs, rhs, window_strides, pads, precision, feature_group_count)
-    return lax.conv_general_dilated(
-        lhs,
-        rhs,
-        window_strides,
-        padding,
-        lhs_dilation=lhs_dilation,
-        rhs_dilation=rhs_dilation,
-        dimension_numbers=dimension_numbers,
-        feature_group_count=feature_group_count,
-        precision=precision,
-    )
+    if lhs.ndim != 4 or dilated:
+        return by_xla(lhs, rhs)
+    axes = lhs.shape[1:3], rhs.shape[:2], window_strides
+    pads = lax.padtype_to_pads(*axes, padding) if isinstance(padding, str) else padding
+    depthwise = feature_group_count == lhs.shape[3] == rhs.shape[3]
+    if depthwise and sum_is_faster(*axes, pads):
+        on_cpu = functools.partial(shifted_sum, strides=window_strides, padding=pads)
+    elif feature_group_count <= 16 and product_is_faster(*axes, pads):
+        on_cpu = functools.partial(
+            windows_product,
+            strides=window_strides,
+            padding=pads,
+            precision=precision,
+            groups=feature_group_count,
+        )
+    else:
+        return by_xla(lhs, rhs)
+    result: jax.Array = lax.platform_dependent(lhs, rhs, cpu=on_cpu, default=by_xla)
+    return result
 
 
 def product_is_faster(

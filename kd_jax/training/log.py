@@ -58,6 +58,11 @@ class ProgressLine:
         """Returns the training speed, without compilation and evaluation; 0 at first."""
         return self._images / self._seconds if self._seconds else 0.0
 
+    @property
+    def step_seconds(self) -> float:
+        """Returns the time of a step, without compilation and evaluation; 0 at first."""
+        return self._seconds * self._batch_size / self._images if self._images else 0.0
+
     def pause(self) -> None:
         """Leaves out the time from now to the next `advance`: it is not training."""
         self._since = None

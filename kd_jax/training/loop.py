@@ -10,22 +10,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.core.devices import any_process
+from kd_jax.core.devices import Agreement
 from kd_jax.core.errors import UsageError, check_choice
 from kd_jax.core.stop import Stopped, StopSignal
 from kd_jax.data import BatchOrder, Loader
-from kd_jax.data.loaders import Rows
+from kd_jax.data.loaders import Resident, Rows
 from kd_jax.training.checkpoints import Checkpoints
-from kd_jax.training.execution import RunSteps, chunk, fused_steps
+from kd_jax.training.execution import RunSteps
 from kd_jax.training.log import MetricsLog, ProgressLine
+from kd_jax.training.peers import together
+from kd_jax.training.progress import Progress
 from kd_jax.training.state import TrainState
 
 PyTree = Any
-Pending = collections.deque[tuple[int, dict[str, jax.Array]]]
-"""Last step and metrics of the calls whose metrics are still on the devices."""
-FrozenOutputs = Callable[
-    [Mapping[str, PyTree], Mapping[str, jax.Array], Rows], Mapping[str, PyTree]
-]
+Pending = collections.deque[tuple[int, int, dict[str, jax.Array]]]
+"""Last step, number of steps and metrics of the calls whose metrics are still on the devices."""
+_CALL_SECONDS = 4.0
+"""Length of a call: a request to stop waits for the call that runs and for the one after it."""
+FrozenOutputs = Callable[[Mapping[str, PyTree], Resident | None, Rows], Mapping[str, PyTree]]
 """`(frozen, images, rows) -> outputs by role`; see `Loop.frozen_outputs`."""
 
 
@@ -37,49 +39,6 @@ class _NotFiniteError(Exception):
         self.name, self.value, self.step = name, value, step
 
 
-@dataclasses.dataclass
-class Progress:
-    """The state of the loop, in addition to the train state.
-
-    It is saved with the train state, so that a resumed run ends with the same numbers.
-
-    Attributes:
-        evaluated: step of the last evaluation.
-        last: metrics of that evaluation; None before the first.
-        best: metrics of the evaluation with the greatest score, the latest of equals, as in Orbax.
-        score: that score; None before the first evaluation.
-        sums: metrics summed over the steps since the last evaluation.
-        count: number of these steps.
-        seconds: time spent, over all processes that worked on the stage.
-    """
-
-    evaluated: int = -1
-    last: dict[str, float] | None = None
-    best: dict[str, float] | None = None
-    score: float | None = None
-    sums: dict[str, float] = dataclasses.field(default_factory=dict)
-    count: int = 0
-    seconds: float = 0.0
-
-    def add(self, metrics: Mapping[str, np.ndarray]) -> None:
-        """Adds the metrics of some steps, each `[K]`."""
-        for name, values in metrics.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(values.sum(dtype=np.float64))
-        self.count += len(next(iter(metrics.values())))
-
-    def take_means(self) -> dict[str, float]:
-        """Returns the means over the steps since the last evaluation, and sets the sums to zero."""
-        means = {name: value / self.count for name, value in self.sums.items()}
-        self.sums, self.count = {}, 0
-        return means
-
-    def record(self, step: int, metrics: dict[str, float], score: float) -> None:
-        """Stores the metrics of an evaluation and its score."""
-        self.evaluated, self.last = step, metrics
-        if self.score is None or score >= self.score:
-            self.best, self.score = metrics, score
-
-
 @dataclasses.dataclass(frozen=True)
 class Loop:
     """Trains one stage to its end.
@@ -87,6 +46,7 @@ class Loop:
     Attributes:
         name: name of the stage, for messages.
         run_steps: the compiled train step.
+        fused: maximum number of steps in one call.
         order: the order of the images.
         steps: number of steps of the stage.
         evaluate_every: number of steps between evaluations. The last step is always evaluated.
@@ -107,6 +67,7 @@ class Loop:
 
     name: str
     run_steps: RunSteps
+    fused: int
     order: BatchOrder
     steps: int
     evaluate_every: int
@@ -142,11 +103,12 @@ class Loop:
 
         Raises:
             Stopped: if asked to, after saving.
-            UsageError: if a loss is not finite. The message names a frozen network with NaN or
-                infinity as the cause.
+            UsageError: if a loss is not finite, or another process has ended. The message names a
+                frozen network with NaN or infinity as the cause.
         """
         try:
-            return self._run(state, frozen, loader, progress)
+            with together():
+                return self._run(state, frozen, loader, progress)
         except _NotFiniteError as error:
             advice = self._frozen_cause(error.step, frozen, loader) or (
                 f": lower stages.{self.name}.optimizers learning_rate or the term's weight"
@@ -167,7 +129,6 @@ class Loop:
         step = saved_step = int(state.step)
         started = saved = time.monotonic()
         before = progress.seconds
-        fused = min(fused_steps(), loader.max_steps(self.order))
         pending: Pending = collections.deque()
 
         def save(score: float | None = None) -> None:
@@ -185,29 +146,30 @@ class Loop:
             where = f"stage {self.name!r} is saved at step {step} of {self.steps}"
             raise Stopped(where, self.stop.number)
 
-        count = None
+        self.line.pause()  # the first call compiles
+        agree = Agreement()
         while True:
             due = step and (step % self.evaluate_every == 0 or step == self.steps)
             if due and progress.evaluated != step:
                 self._fetch(pending, 0, progress)
-                save(self._evaluate(state, step, progress))
+                score = self._evaluate(state, step, progress)
+                if step == self.steps or progress.best is progress.last:
+                    save(score)
             if step == self.steps:
                 break
             late = time.monotonic() - saved > 60 * self.checkpoint_minutes
-            stop, late = any_process(self.stop.requested, late)
-            if stop:
+            asked, overdue, seconds = agree(self.stop.requested, late, self.line.step_seconds)
+            if asked:
                 save_and_stop()
-            if late and step > saved_step:
+            if overdue and step > saved_step:
                 save()
             start = step // self.evaluate_every * self.evaluate_every
             end = min(start + self.evaluate_every, self.steps)
-            if (size := chunk(step, end, start, fused)) != count:
-                self.line.pause()  # the next call may compile
-                count = size
+            count = min(self.fused, end - step, steps_of_a_call(seconds))
             rows = loader.steps(self.order, step, count)
             state, metrics = self.run_steps(state, frozen, loader.images, rows)
             step += count
-            pending.append((step, metrics))
+            pending.append((step, count, metrics))
             self._fetch(pending, 1, progress)
         self.checkpoints.wait()
         return state, progress
@@ -215,8 +177,8 @@ class Loop:
     def _fetch(self, pending: Pending, keep: int, progress: Progress) -> None:
         """Fetches metrics until at most `keep` calls are pending."""
         while len(pending) > keep:
-            last, metrics = pending.popleft()
-            values: dict[str, np.ndarray] = jax.device_get(metrics)
+            last, count, metrics = pending.popleft()
+            values = {name: array[:count] for name, array in jax.device_get(metrics).items()}
             _check_finite(last, values)
             progress.add(values)
             self.line.advance(last, len(values["loss"]), float(values["loss"][-1]))
@@ -275,6 +237,11 @@ class Loop:
             f", because the frozen network {role!r} has NaN or infinity in {name}: give"
             f" stages.{self.name}.networks.{role} other weights or outputs"
         )
+
+
+def steps_of_a_call(step_seconds: float) -> int:
+    """Returns the number of steps that fit into a call; 1 as long as the speed is not known."""
+    return max(1, int(_CALL_SECONDS / step_seconds)) if step_seconds else 1
 
 
 def _check_finite(last: int, metrics: Mapping[str, np.ndarray]) -> None:

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from kd_jax.core.devices import (
+    Agreement,
     any_process,
     check_divisible,
     data_mesh,
@@ -48,3 +49,12 @@ def test_an_impossible_number_of_devices_is_refused(number):
 
 def test_one_process_decides_alone():
     assert any_process(True, False) == (True, False)
+    assert Agreement()(True, False, 0.25) == (True, False, 0.25)
+
+
+def test_the_greatest_values_of_all_processes(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    agree = Agreement()  # the values are those of the call before
+    assert agree(True, 0.5) == (0.0, 0.0)
+    assert agree(False, 0.25) == (1.0, 0.5)
+    assert agree(False, 0.0) == (0.0, 0.25)

@@ -76,7 +76,7 @@ def test_a_finished_run_writes_nothing(finished, monkeypatch):
     def refuse(*_):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("kd_jax.experiment.run.write_atomically", refuse)
+    monkeypatch.setattr("kd_jax.experiment.run.write_file", refuse)
     monkeypatch.setattr("kd_jax.experiment.run.locked", refuse)
     assert Run(changed({}), workdir).run() == results
 
@@ -210,7 +210,7 @@ def test_pmap_runs_the_same_experiment(finished, tmp_path):
 
 
 def test_calls_of_several_steps_as_on_accelerators(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr("kd_jax.training.loop.fused_steps", lambda: 2)
+    monkeypatch.setattr("kd_jax.experiment.stage_run.fused_steps", lambda mesh: 2)
     workdir, summary = finished
     config = student_config(workdir / "teacher", checkpoint_minutes=1e-6)  # saves after every call
     (stage,) = Run(config, tmp_path).run()["stages"]

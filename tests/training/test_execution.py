@@ -1,10 +1,11 @@
 import jax
 import numpy as np
 import pytest
-from small_stage import train
+from small_stage import ORDER, make_stage, start, train
 
+from kd_jax.core.devices import data_mesh
 from kd_jax.methods import EKD
-from kd_jax.training.execution import chunk
+from kd_jax.training.execution import jit_steps
 
 
 def assert_close(found, expected, rtol):
@@ -50,13 +51,15 @@ def test_steps_fused_in_one_call_are_the_same_steps(one_device):
     assert_close(state.params, one_device[0].params, 1e-5)
 
 
-@pytest.mark.parametrize("fused", [1, 3, 100])
-@pytest.mark.parametrize(("start", "stop"), [(0, 7), (10, 20), (4, 5)])
-def test_chunks_cover_an_interval_with_at_most_two_sizes(start, stop, fused):
-    step, sizes = start, []
-    while step < stop:
-        sizes.append(chunk(step, stop, start, fused))
-        step += sizes[-1]
-    assert step == stop
-    assert max(sizes) <= fused
-    assert len(set(sizes)) <= 2
+def test_one_program_runs_every_number_of_steps_up_to_its_maximum(one_device):
+    mesh = data_mesh(1)
+    stage = make_stage("jit")
+    loader, frozen, state = start(stage, mesh)
+    run = jit_steps(stage, mesh, fused=3)
+    losses = []
+    for step, count in ((0, 3), (3, 2)):
+        state, found = run(state, frozen, loader.images, loader.steps(ORDER, step, count))
+        assert found["loss"].shape == (3,)
+        losses.extend(found["loss"][:count])
+    assert_close({"loss": np.array(losses)}, {"loss": one_device[1]["loss"]}, 1e-4)
+    assert int(state.step) == 5

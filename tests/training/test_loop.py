@@ -15,7 +15,8 @@ from kd_jax.core.stop import Stopped, StopSignal
 from kd_jax.data import BatchOrder
 from kd_jax.training import TrainState
 from kd_jax.training.log import MetricsLog, ProgressLine
-from kd_jax.training.loop import Loop, Progress
+from kd_jax.training.loop import Loop, steps_of_a_call
+from kd_jax.training.progress import Progress
 
 ORDER = BatchOrder(seed=0, num_examples=40, batch_size=10)  # four steps per epoch
 
@@ -67,13 +68,14 @@ def count(state, frozen, images, rows):
 @pytest.fixture
 def make_loop(tmp_path, monkeypatch):
     """Returns a function for loops over nine steps; up to three steps are one call."""
-    monkeypatch.setattr("kd_jax.training.loop.fused_steps", lambda: 3)
+    monkeypatch.setattr("kd_jax.training.loop.steps_of_a_call", lambda seconds: 3)
     values = {4: 0.4, 8: 0.8, 9: 0.6}
 
     def make(step=-1, **options):
         parts = {
             "name": "student",
             "run_steps": count,
+            "fused": 3,
             "order": ORDER,
             "steps": 9,
             "evaluate_every": 4,
@@ -130,7 +132,7 @@ def test_a_minus_prefers_small_values(make_loop):
     errors = {4: 0.4, 8: 0.8, 9: 0.6}
     loop = make_loop(best="-error", evaluate=lambda state: {"error": errors[int(state.step)]})
     _, progress = run(loop)
-    assert loop.checkpoints.scores == {4: -0.4, 8: -0.8, 9: -0.6}
+    assert loop.checkpoints.scores == {4: -0.4, 9: -0.6}  # only the best and the last
     assert progress.best["step"] == 4
 
 
@@ -151,12 +153,12 @@ def test_a_stopped_run_resumes_with_the_same_numbers(make_loop, tmp_path):
         return count(state, *rest)
 
     loop = make_loop(run_steps=interrupted, stop=stop)
-    with pytest.raises(Stopped, match="stage 'student' is saved at step 6 of 9") as stopped:
+    with pytest.raises(Stopped, match="stage 'student' is saved at step 7 of 9") as stopped:
         run(loop)
     assert stopped.value.number == signal.SIGINT
-    assert loop.checkpoints.scores == {4: 0.4, 6: None}
-    state, progress = loop.checkpoints.states[6]
-    assert progress.count == 2
+    assert loop.checkpoints.scores == {4: 0.4, 7: None}
+    state, progress = loop.checkpoints.states[7]
+    assert progress.count == 3
     _, found = run(make_loop(step=progress.evaluated), state, progress)
     same = {"seconds": 0.0}
     assert dataclasses.replace(found, **same) == dataclasses.replace(expected, **same)
@@ -164,10 +166,19 @@ def test_a_stopped_run_resumes_with_the_same_numbers(make_loop, tmp_path):
     assert [{**line, **speed} for line in log(tmp_path)] == [{**line, **speed} for line in lines]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "steps"), [(0.0, 1), (1e-3, 4000), (0.5, 8), (3.0, 1), (90.0, 1)]
+)
+def test_two_calls_end_within_ten_seconds(seconds, steps):
+    """One call runs and one waits when a request to stop comes."""
+    assert steps_of_a_call(seconds) == steps
+    assert steps == 1 or 2 * steps * seconds <= 10
+
+
 def test_a_long_interval_is_saved_in_between(make_loop):
     loop = make_loop(checkpoint_minutes=1e-9)
     run(loop)
-    assert loop.checkpoints.scores == {2: None, 4: 0.4, 6: None, 8: 0.8, 9: 0.6}
+    assert loop.checkpoints.scores == {3: None, 4: 0.4, 7: None, 8: 0.8, 9: 0.6}
 
 
 @pytest.mark.parametrize(

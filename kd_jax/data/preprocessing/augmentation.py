@@ -1,6 +1,7 @@
 """Augmentation on the device: random crops and flips of images, and mixup of a batch."""
 
 import dataclasses
+import functools
 import math
 from typing import NamedTuple
 
@@ -40,12 +41,45 @@ def random_crop(keys: jax.Array, images: jax.Array, padding: int) -> jax.Array:
     sides = (padding, padding)
     padded = jnp.pad(images, ((0, 0), sides, sides, (0, 0)))
     offsets = jax.vmap(lambda key: jax.random.randint(key, (2,), 0, 2 * padding + 1))(keys)
-    size = images.shape[1:]
+    height, width = images.shape[1:3]
+    crops: jax.Array = lax.platform_dependent(
+        padded,
+        offsets,
+        cpu=functools.partial(slices, size=(height, width)),
+        default=functools.partial(selects, size=(height, width)),
+    )
+    return crops
+
+
+def slices(images: jax.Array, offsets: jax.Array, *, size: tuple[int, int]) -> jax.Array:
+    """Cuts `size` out of images `[N, H, W, C]` at offsets `[N, 2]`, image by image."""
 
     def crop(image, offset):
-        return lax.dynamic_slice(image, (offset[0], offset[1], jnp.zeros_like(offset[0])), size)
+        start = (offset[0], offset[1], jnp.zeros_like(offset[0]))
+        return lax.dynamic_slice(image, start, (*size, image.shape[-1]))
 
-    return jax.vmap(crop)(padded, offsets)
+    return jax.vmap(crop)(images, offsets)
+
+
+def selects(images: jax.Array, offsets: jax.Array, *, size: tuple[int, int]) -> jax.Array:
+    """Computes the same as `slices`, by a shift of all images for each bit of the offsets.
+
+    Accelerators compute slices at different offsets one after the other.
+    """
+    for axis in (1, 2):
+        length = size[axis - 1]
+        bits = (images.shape[axis] - length).bit_length()
+        for bit in reversed(range(bits)):
+            # The bits below can shift by no more than this.
+            rest = length + 2**bit - 1
+            missing = max(0, rest + 2**bit - images.shape[axis])
+            pad = [(0, missing if i == axis else 0) for i in range(4)]
+            images = jnp.pad(images, pad)
+            moved = lax.slice_in_dim(images, 2**bit, 2**bit + rest, axis=axis)
+            shift = (offsets[:, axis - 1] >> bit & 1).astype(bool)
+            kept = lax.slice_in_dim(images, 0, rest, axis=axis)
+            images = jnp.where(shift[:, None, None, None], moved, kept)
+    return images
 
 
 def random_resized_crop(keys: jax.Array, images: jax.Array, size: tuple[int, int]) -> jax.Array:

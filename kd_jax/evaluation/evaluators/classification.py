@@ -10,7 +10,7 @@ import numpy as np
 from kd_jax import losses
 from kd_jax.core.devices import place, replicated, split
 from kd_jax.core.errors import UsageError, check_choice
-from kd_jax.data.loaders import batch_of
+from kd_jax.data.loaders import Resident, batch_of
 from kd_jax.evaluation.base import (
     EVALUATORS,
     SPLITS,
@@ -55,7 +55,7 @@ class ClassificationEvaluator(Evaluator):
         whole, batches = replicated(context.mesh), split(context.mesh)
 
         def count(
-            variables: PyTree, images: Mapping[str, jax.Array], rows: Mapping[str, jax.Array]
+            variables: PyTree, images: Resident | None, rows: Mapping[str, jax.Array]
         ) -> dict[str, dict[str, jax.Array]]:
             batch = batch_of(images, rows)
             outputs = context.predict(variables, batch["image"])

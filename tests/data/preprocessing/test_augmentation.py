@@ -9,10 +9,30 @@ from PIL import Image
 
 from kd_jax.core.devices import data_mesh, split
 from kd_jax.data.preprocessing import Augmentation, mixup, random_crop, random_flip
-from kd_jax.data.preprocessing.augmentation import example_keys, random_boxes, resize_boxes
+from kd_jax.data.preprocessing.augmentation import (
+    example_keys,
+    random_boxes,
+    resize_boxes,
+    selects,
+    slices,
+)
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (64, 6, 6, 2), dtype=np.uint8)
 KEYS = example_keys(jax.random.key(0), jnp.arange(64))
+
+
+@pytest.mark.parametrize("size", [(6, 5), (5, 3), (1, 6), (3, 1)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_the_crops_of_accelerators_are_those_of_the_cpu(size, dtype):
+    images = IMAGES.astype(dtype)
+    rng = np.random.default_rng(1)
+    limits = np.subtract(images.shape[1:3], size)
+    offsets = rng.integers(0, limits + 1, (64, 2)).astype(np.int32)
+    offsets[0], offsets[1] = 0, limits
+    expected = slices(jnp.asarray(images), jnp.asarray(offsets), size=size)
+    found = selects(jnp.asarray(images), jnp.asarray(offsets), size=size)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_crops_are_windows_of_the_padded_image_at_all_offsets():
