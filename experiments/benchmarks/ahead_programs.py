@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -156,7 +156,10 @@ def loss(name: str, sizes: Sequence[int], mesh: Mesh) -> Subject:
     def sharding(leaf: jax.ShapeDtypeStruct) -> Any:
         return cut if leaf.shape[:1] == (sizes[0],) else whole
 
-    function: Callable[..., Any] = jax.value_and_grad(lambda *x: case.loss(*x).mean())
+    def function(*arrays: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # as in the train step
+            return jax.value_and_grad(lambda *x: case.loss(*x).mean())(*arrays)
+
     return Subject(
         title=f"{name} {'x'.join(map(str, sizes))} with its gradient",
         function=jax.jit(function, in_shardings=jax.tree.map(sharding, shapes)),

@@ -67,7 +67,11 @@ def _equation(equation: Any, iterations: int) -> Operations:
         return count(params["body_jaxpr"].jaxpr) * iterations
     inner = [count(jaxpr, iterations) for jaxpr in _inner(params)]
     if inner:
-        times = params["length"] if name == "scan" else 1
+        times = 1
+        if name == "scan":
+            times = params["length"]
+        elif name == "shard_map":  # the program of one device
+            times = params["mesh"].size
         return Operations(sum(n.products for n in inner), sum(n.others for n in inner)) * times
     result = math.prod(equation.outvars[0].aval.shape) if equation.outvars else 0
     if name == "dot_general":

@@ -112,7 +112,7 @@ def rkd_angle(
     _numerics.one_of("variant", variant, ("repdistiller", "paper"))
     normalize = variant == "paper"
     student, teacher, count = _distances(student, teacher, where, axis_name, normalize)
-    total = 2 * triplet_sum(student, teacher, jnp.ones((), student.dtype), chunk_size)
+    total = 2 * triplet_sum(student, teacher, jnp.ones((), student.dtype), chunk_size, axis_name)
     # i = k: the cosines differ by 1 if the features of i and j are equal in one network only.
     mismatches = (student > 0) != (teacher > 0)
     total += mismatches.sum().astype(total.dtype) / 2
@@ -222,7 +222,7 @@ def triplet_relation(
     """
     student, teacher, count = _distances(student, teacher, where, axis_name)
     delta = _numerics.as_scalar(huber_delta, student, "huber_delta")
-    total = triplet_sum(student, teacher, delta, chunk_size)
+    total = triplet_sum(student, teacher, delta, chunk_size, axis_name)
     triplets = count * (count - 1) * (count - 2) / 2
     return _numerics.reduce_tuples(total, triplets, reduction, axis_name, images=count)
 

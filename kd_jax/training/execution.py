@@ -82,8 +82,13 @@ def jit_program(stage: Stage, mesh: Mesh) -> jax.stages.Wrapped:
     def constrain(batch):
         return lax.with_sharding_constraint(batch, batches)
 
+    def run(state, frozen, images, rows, count):
+        # Losses with a loop split it over the devices of the mesh that is set.
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return _run_steps(stage, None, constrain, state, frozen, images, rows, count)
+
     return jax.jit(
-        functools.partial(_run_steps, stage, None, constrain),
+        run,
         in_shardings=(whole, whole, whole, split(mesh, axis=1), None),
         out_shardings=(whole, whole),
         donate_argnums=_donated(mesh),

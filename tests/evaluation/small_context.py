@@ -20,7 +20,7 @@ class HostLoader(Loader):
     """Sends images and labels with every batch, as a streamed set does."""
 
     def __init__(self, images: ImageSet):
-        self.images, self._set = {}, images
+        self.images, self._set = None, images
 
     def __len__(self):
         return len(self._set)

@@ -1,6 +1,7 @@
 """Losses of several images must not depend on the distribution of the batch over devices."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from kd_jax.losses import (
+    _triplets,
     class_centers,
     contrast_memory,
     contrastive_representation,
@@ -22,6 +24,7 @@ from kd_jax.losses import (
     rkd_angle,
     rkd_distance,
     similarity_preserving,
+    triplet_relation,
 )
 
 
@@ -92,6 +95,14 @@ def spread(how, devices):
         case "jit":
             shardings = tuple(NamedSharding(mesh, spec) for spec in specs)
             return jax.jit(gradients, in_shardings=shardings)
+        case "jit, mesh set":
+
+            def with_mesh(*arguments):
+                with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+                    return gradients(*arguments)
+
+            shardings = tuple(NamedSharding(mesh, spec) for spec in specs)
+            return jax.jit(with_mesh, in_shardings=shardings)
         case "pmap":
             return jax.pmap(
                 lambda *arguments: mean(local(*arguments)),
@@ -115,6 +126,25 @@ def compute(function, *arguments):
     return function.lower(*arguments).compile(compiler_options=FAST)(*arguments)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_batches_are_split():
+    """The triplets of a batch as small as here are split over the devices too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_triplets, "_SPLIT", 2)
+        yield
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_each_device_processes_its_share_of_the_triplets(devices):
+    """The number of triplets in the loop of a device is N^3 / devices."""
+    mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,))
+    x = jnp.zeros((16, 4))
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        program = str(jax.make_jaxpr(lambda x: triplet_relation(x, x, chunk_size=1))(x))
+    lengths = {int(length) for length in re.findall(r"length=(\d+)", program)}
+    assert lengths == {16 // devices}
+
+
 @pytest.fixture(scope="module")
 def single():
     """Returns the arguments and the results of one device."""
@@ -134,6 +164,7 @@ def single():
         ("shard_map", 8, [*LOSSES]),
         ("shard_map, unchecked", 2, ["hybrid", "contrast", "mk_mmd"]),
         ("jit", 8, ["hybrid", "contrast", "mk_mmd"]),
+        ("jit, mesh set", 8, ["hybrid", "rkd_angle"]),
     ],
 )
 def test_devices_do_not_change_the_results(single, how, devices, names):

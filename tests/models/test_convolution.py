@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from compiling import FAST
 
-from kd_jax.models import convolution
 from kd_jax.models.convolution import Conv, product_is_faster, shifted_sum, sum_is_faster
 
 
@@ -105,20 +104,21 @@ def test_product_is_faster_on_small_maps():
     assert not product_is_faster((2, 2), (3, 3), (1, 1), ((0, 0), (0, 0)))  # an empty result
 
 
-def test_accelerators_use_xla(monkeypatch):
-    def calls_xla(size, groups=1, features=4):
+def test_the_platform_of_the_program_decides():
+    def calls_xla(size, groups=1, features=4, platform="cpu"):
         conv = Conv(features, (3, 3), feature_group_count=groups)
         x = jnp.ones((1, size, size, 4))
         variables = jax.eval_shape(conv.init, jax.random.key(0), x)
-        return "conv_general_dilated" in str(jax.make_jaxpr(conv.apply)(variables, x))
+        lowered = jax.jit(conv.apply).trace(variables, x).lower(lowering_platforms=(platform,))
+        return "stablehlo.convolution" in lowered.as_text()
 
     assert not calls_xla(2) and calls_xla(8)
     assert not calls_xla(8, groups=4)
     assert calls_xla(8, groups=4, features=8)  # two features per channel
     assert calls_xla(8, groups=2)
     assert not sum_is_faster((8, 8), (7, 7), (1, 1), ((3, 3), (3, 3)))
-    monkeypatch.setattr(convolution.jax, "default_backend", lambda: "tpu")
-    assert calls_xla(2) and calls_xla(8, groups=4)
+    for platform in ("tpu", "cuda"):
+        assert calls_xla(2, platform=platform) and calls_xla(8, groups=4, platform=platform)
 
 
 def test_shifted_sum_of_bfloat16_adds_in_float32():

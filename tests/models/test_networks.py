@@ -94,7 +94,10 @@ def _maps(outputs):
 
 def _program(network, *shape):
     """The program of a network as accelerators trace it, with every convolution one operation."""
-    with mock.patch.object(convolution.jax, "default_backend", lambda: "tpu"):
+    by_xla = mock.patch.object(
+        convolution.lax, "platform_dependent", lambda *arrays, default, **_: default(*arrays)
+    )
+    with by_xla:
         program, shapes = jax.make_jaxpr(
             lambda key: network.init_with_output(key, jnp.zeros(shape), train=False),
             return_shape=True,
