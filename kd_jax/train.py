@@ -2,7 +2,11 @@
 
 import sys
 
-from kd_jax.commands.train import main
+from kd_jax.core.stop import end_on_signals
 
 if __name__ == "__main__":
+    end_on_signals()
+
+    from kd_jax.commands.train import main
+
     sys.exit(main())

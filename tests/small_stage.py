@@ -11,7 +11,7 @@ from kd_jax.core.devices import data_mesh, place, replicated, split
 from kd_jax.data import BatchOrder, ImageSet, ResidentLoader, batch_of
 from kd_jax.data.preprocessing import Augmentation, Normalization, View, Views
 from kd_jax.methods import HORKD, StageInfo
-from kd_jax.models import layers
+from kd_jax.models import layers, norms
 from kd_jax.training import (
     OPTIMIZERS,
     Stage,
@@ -44,7 +44,7 @@ class Tiny(nn.Module):
         x, maps, before = images.astype(self.dtype), [], []
         for channels in (8, 16):
             x = layers.convolution(self.dtype)(max(1, int(channels * self.width)), 3, 2)(x)
-            x = layers.batch_norm(train=train, axis_name=self.axis_name)()(x)
+            x = norms.batch_norm(train=train, axis_name=self.axis_name)()(x)
             before.append(x)
             x = nn.relu(x)
             maps.append(x)

@@ -12,11 +12,22 @@ import pathlib
 import pkgutil
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from kd_jax.commands._cli import USAGE as USAGE
-from kd_jax.commands._cli import Parser as Parser
-from kd_jax.commands._cli import exit_code as exit_code
 from kd_jax.core.errors import check_choice
+from kd_jax.core.stop import end_on_signals
+
+if TYPE_CHECKING:
+    from kd_jax.commands._cli import USAGE as USAGE
+    from kd_jax.commands._cli import Parser as Parser
+    from kd_jax.commands._cli import exit_code as exit_code
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a name when it is first used, so that a command handles signals before."""
+    if name not in ("USAGE", "Parser", "exit_code"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}._cli"), name)
 
 
 def names() -> tuple[str, ...]:
@@ -37,7 +48,15 @@ def summary(name: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `kd-jax COMMAND ...`; returns the exit code."""
+    """Runs `kd-jax COMMAND ...`; returns the exit code.
+
+    Args:
+        argv: words of the command line; None are those of this process, which signals then end.
+    """
+    if argv is None:
+        end_on_signals()
+    from kd_jax.commands._cli import exit_code
+
     name, *rest = [*(sys.argv[1:] if argv is None else argv)] or ["--help"]
     if name in ("-h", "--help"):
         print(_help())

@@ -6,7 +6,7 @@ from typing import Any
 from etils import epath
 
 from kd_jax.core.errors import UsageError
-from kd_jax.core.files import write_atomically
+from kd_jax.core.files import write_file
 from kd_jax.core.text import markdown
 from kd_jax.data import SOURCES, ImageSet
 from kd_jax.evaluation.classification import classification, confusion_png
@@ -81,6 +81,6 @@ def write_confusion(metrics: Mapping[str, Any], path: epath.Path) -> list[epath.
     for resolution, result in metrics["resolutions"].items():
         file = path.with_name(f"{path.stem}_confusion_{resolution}.png")
         accuracy = f"accuracy {100 * result['accuracy']:.2f} %"
-        write_atomically(file, confusion_png(result["confusion"], f"{resolution}: {accuracy}"))
+        write_file(file, confusion_png(result["confusion"], f"{resolution}: {accuracy}"))
         files.append(file)
     return files

@@ -1,23 +1,26 @@
 """The common parts of all command lines: options, exit codes, and several processes."""
 
 import argparse
-import errno
+import io
 import logging
+import math
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from etils import epath
-
 from kd_jax.core import user_code
-from kd_jax.core.errors import UsageError, check_choice
-from kd_jax.core.files import absolute_path
+from kd_jax.core.errors import UsageError, check_choice, reason
+from kd_jax.core.files import REMEDIES
 from kd_jax.core.stop import Stopped
+from kd_jax.data.local_files import is_count
 
 USAGE = 2
 """Exit code for an error that the user can fix."""
+_LARGEST_SIDE = 2**16 - 1
+"""Greatest height and width of an image, as in JPEG."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -111,42 +114,59 @@ def assignments(argv: Sequence[str], prefix: str) -> tuple[dict[str, str], list[
     return found, rest
 
 
-def writable(path: str, option: str) -> epath.Path:
-    """Returns the path of a file to write, in an existing folder, before anything is computed."""
-    place = absolute_path(path)
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if place.is_dir():
-            raise IsADirectoryError("it is a folder")
-    except OSError as error:
-        raise UsageError(
-            f"{option}={path} cannot be written ({error}): name a file elsewhere."
-        ) from error
-    return place
-
-
 def height_and_width(text: str | None, option: str = "--size") -> tuple[int, int] | None:
     """Reads a value such as `112x96`; None stays None."""
     if text is None:
         return None
-    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
-        raise UsageError(f"{option}={text} must be HEIGHTxWIDTH, such as 112x96.")
-    height, width = map(int, text.split("x"))
+    sides = text.split("x")
+    if len(sides) != 2 or not all(map(_is_side, sides)):
+        raise UsageError(
+            f"{option}={text} must be HEIGHTxWIDTH, such as 112x96, in pixels up to"
+            f" {_LARGEST_SIDE}."
+        )
+    height, width = map(int, sides)
     return height, width
 
 
 def probe_sizes(text: str, option: str = "--probe_sizes") -> tuple[int | None, ...]:
     """Reads a value such as `8,12,full`, where `full` becomes None."""
-    if not re.fullmatch(r"(?:[1-9]\d*|full)(?:,(?:[1-9]\d*|full))*", text):
-        raise UsageError(f"{option}={text} must be heights separated by commas, such as 8,16,full.")
-    return tuple(None if part == "full" else int(part) for part in text.split(","))
+    parts = text.split(",")
+    if not all(part == "full" or _is_side(part) for part in parts):
+        raise UsageError(
+            f"{option}={text} must be heights separated by commas, such as 8,16,full, in pixels up"
+            f" to {_LARGEST_SIDE}."
+        )
+    return tuple(None if part == "full" else int(part) for part in parts)
+
+
+def _is_side(text: str) -> bool:
+    """Returns whether a text is a number of pixels that an image can have."""
+    return is_count(text) and 1 <= int(text) <= _LARGEST_SIDE
 
 
 def seed(text: str) -> int:
     """Reads a whole number from 0 to 2**63 - 1; a type for `add_argument`."""
-    if not re.fullmatch(r"\d+", text) or int(text) >= 2**63:
+    if not re.fullmatch(r"\d{1,19}", text) or int(text) >= 2**63:
         raise argparse.ArgumentTypeError(f"{text} must be a whole number from 0 to 2**63 - 1")
     return int(text)
+
+
+def count(text: str) -> int:
+    """Reads a whole number from 1 to 2**31 - 1; a type for `add_argument`."""
+    if not is_count(text) or not 1 <= int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text} must be a whole number from 1 to 2**31 - 1")
+    return int(text)
+
+
+def number(text: str) -> float:
+    """Reads a finite number; a type for `add_argument`."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} must be a finite number")
+    return value
 
 
 def add_network(parser: Parser) -> None:
@@ -183,24 +203,18 @@ def start_processes() -> None:
         ) from error
 
 
-_REMEDIES = {
-    errno.ENOSPC: "free space on the disk",
-    errno.EDQUOT: "free space in the quota",
-    errno.EROFS: "choose a folder that can be written",
-    errno.EACCES: "choose a path with the right permissions",
-    errno.EPERM: "choose a path with the right permissions",
-    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
-    errno.ENFILE: "close files of other programs",
-    errno.EIO: "check the disk",
-}
-"""What the user can do about errors of the operating system."""
-
-
 def _unraisable(unraisable: Any) -> None:
     """Prints an exception, except those of TensorStore's writes after one of them has failed."""
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
+
+
+def _report(text: str) -> int:
+    """Prints an error on one line, with very long words cut; returns the exit code."""
+    line = re.sub(r"[\x00-\x1f\x7f]", lambda character: repr(character[0])[1:-1], text)
+    line = re.sub(r"\S{600,}", lambda word: f"{word[0][:60]}...{word[0][-60:]}", line)
+    print(f"error: {line}", file=sys.stderr)
+    return USAGE
 
 
 def exit_code(main: Callable[[], object]) -> int:
@@ -212,36 +226,35 @@ def exit_code(main: Callable[[], object]) -> int:
     for library in ("absl", "asyncio"):  # every error is reported by an exception too
         logging.getLogger(library).setLevel(logging.CRITICAL)
     sys.unraisablehook = _unraisable
+    for stream in (sys.stdout, sys.stderr):  # a path may have characters that it cannot print
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
         sys.stdout.flush()
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE
+        return _report(str(error))
     except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        if error.errno not in _REMEDIES:
+        if error.errno not in REMEDIES and error.filename is None:
             raise
         where = "" if error.filename is None else f"{error.filename}: "
-        reason = f"{where}{error.strerror}: {_REMEDIES[error.errno]}"
-        print(f"error: {reason}, and run the same command again.", file=sys.stderr)
-        return USAGE
+        remedy = REMEDIES.get(error.errno or 0, "check this path")
+        return _report(f"{where}{reason(error)}: {remedy}, and run the same command again.")
     except MemoryError:
-        print("error: the memory is full: use fewer or smaller images at once.", file=sys.stderr)
-        return USAGE
+        return _report("the memory is full: use fewer or smaller images at once.")
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "kd_jax":
             raise
-        print(
-            f"error: {error.name} is not installed: run `pip install 'kd_jax[train]'`.",
-            file=sys.stderr,
-        )
-        return USAGE
+        return _report(f"{error.name} is not installed: run `pip install 'kd_jax[train]'`.")
     except SystemExit as done:  # argparse has printed its help
         return int(done.code or 0)
     except Stopped as stopped:
         print(f"stopped: {stopped}; the same command resumes there", file=sys.stderr)
         return 128 + stopped.number  # as a shell reports it: 143 for SIGTERM, 130 for Ctrl-C
+    except KeyboardInterrupt:
+        print("stopped: by SIGINT", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0

@@ -9,20 +9,19 @@ again.
 """
 
 import collections
-import contextlib
 import io
 import os
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from etils import epath
 
 from kd_jax.commands import _cli
-from kd_jax.core.errors import UsageError, reason
-from kd_jax.core.files import absolute_path, write_atomically
+from kd_jax.core.errors import UsageError
+from kd_jax.core.files import absolute_path, output_folder, write_file
 from kd_jax.data import alignment
 from kd_jax.data.decoding import pixels
 from kd_jax.data.image_files import images_below, read_file
@@ -65,7 +64,7 @@ def align_folder(images: str, landmarks: str, out: str, size: tuple[int, int]) -
     Raises:
         UsageError: if images have no landmarks, or landmarks no image, or one cannot be used.
     """
-    root = expanded(images)
+    root, target = expanded(images), output_folder(out, "--out")
     points = alignment.read_landmarks(landmarks)
     alignment.template(size)
     names = set(images_below(root))
@@ -77,17 +76,15 @@ def align_folder(images: str, landmarks: str, out: str, size: tuple[int, int]) -
             raise UsageError(
                 f"{root / missing[0]} {word} ({len(missing)} in all): add them, or remove them."
             )
-    if absolute_path(out).is_relative_to(absolute_path(root)):
+    if target.is_relative_to(absolute_path(root)):
         raise UsageError(f"--out={out} is in --images={images}: choose a folder outside it.")
-    with _writing(out):
-        absolute_path(out).mkdir(parents=True, exist_ok=True)
-    faces = _face_paths(names, absolute_path(out))
+    faces = _face_paths(names, target)
     since = int(os.stat(os.path.expanduser(landmarks)).st_mtime)  # epath, too, has whole seconds
 
     def make(name: str) -> bool:
         if _is_complete(faces[name], size, since):
             return False
-        _write(faces[name], _aligned(str(root / name), points[name], size), out)
+        write_file(faces[name], _aligned(str(root / name), points[name], size), make_folder=True)
         return True
 
     with ThreadPoolExecutor() as pool:
@@ -107,23 +104,6 @@ def _aligned(path: str, landmarks: np.ndarray, size: tuple[int, int]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(face).save(file, "PNG")
     return file.getvalue()
-
-
-def _write(path: epath.Path, content: bytes, out: str) -> None:
-    with _writing(out):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-
-
-@contextlib.contextmanager
-def _writing(out: str) -> Iterator[None]:
-    """Raises `UsageError` if a file or folder cannot be written."""
-    try:
-        yield
-    except (OSError, ValueError) as error:  # such as a folder in the place of a face
-        raise UsageError(
-            f"--out={out} cannot be written ({reason(error)}): choose another."
-        ) from error
 
 
 def _face_paths(names: set[str], target: epath.Path) -> dict[str, epath.Path]:

@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kd_jax.commands import _classification, _cli
-from kd_jax.core.errors import UsageError
-from kd_jax.core.files import write_atomically
+from kd_jax.core.errors import UsageError, reason
+from kd_jax.core.files import output_file, write_file
 from kd_jax.data import ImageSet
 from kd_jax.data.image_files import FileImages, images_below
+from kd_jax.data.local_files import expanded, read_text
 
 if TYPE_CHECKING:
     from kd_jax.pretrained import Embedder
@@ -60,7 +61,7 @@ def _run(argv: list[str]) -> None:
     options, rest = _cli.assignments(argv, "--source.")
     args = parser.parse(rest)
     parser.require(args, "network", *(() if args.source else ("images",)), "out")
-    path = _cli.writable(args.out, "--out")
+    path = output_file(args.out, "--out")
     images = _images(args, options, parser)
 
     from kd_jax.pretrained import Embedder
@@ -78,7 +79,7 @@ def _run(argv: list[str]) -> None:
     file = io.BytesIO()
     arrays["made_with"] = np.array(json.dumps({**made_with, "unit": not args.raw}))
     np.savez(file, allow_pickle=False, **arrays)
-    write_atomically(path, file.getvalue())
+    write_file(path, file.getvalue(), make_folder=True)
     number, width = arrays["embeddings"].shape
     print(f"{number} embeddings of {width} numbers written to {args.out}")
 
@@ -101,16 +102,21 @@ def image_files(path: str, size: tuple[int, int] | None = None) -> FileImages:
     Raises:
         UsageError: if there are none.
     """
-    place = pathlib.Path(path).expanduser()
-    if place.is_dir():
+    place = expanded(path)
+    if os.path.isdir(place):
         names, root = images_below(place), place
     else:
         try:
-            lines = place.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, ValueError) as error:
+            lines = read_text(place).splitlines()
+        except UnicodeDecodeError as error:
             raise UsageError(
-                f"--images={path} cannot be read ({error}): name a folder of images, or a text file"
-                " with one path per line."
+                f"--images={path} is no text: name a folder of images, or a text file with one path"
+                " per line."
+            ) from error
+        except OSError as error:
+            raise UsageError(
+                f"--images={path} cannot be read ({reason(error)}): name a folder of images, or a"
+                " text file with one path per line."
             ) from error
         names = [os.path.expanduser(line.strip()) for line in lines if line.strip()]
         root = pathlib.Path()

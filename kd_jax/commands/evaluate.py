@@ -34,7 +34,7 @@ from collections.abc import Sequence
 
 from kd_jax.commands import _classification, _cli, _faces
 from kd_jax.core.errors import UsageError, check_choice
-from kd_jax.core.files import write_atomically
+from kd_jax.core.files import output_file, write_file
 from kd_jax.data.preprocessing import Degradation
 from kd_jax.evaluation.faces import MODES, PROTOCOLS
 from kd_jax.evaluation.faces.protocols import uncentered
@@ -99,11 +99,9 @@ def _run(argv: list[str]) -> None:
     check_choice(args.mode, MODES, "--mode")
     check_choice(args.protocol, PROTOCOLS, "--protocol")
     check_choice(args.ranked, RANKED, "--ranked")
-    if args.min_images < 1:
-        raise UsageError(f"--min_images={args.min_images} must be 1 or more.")
     if not 0 <= args.probe_fraction < 1:
         raise UsageError("--probe_fraction must be 0 or more, and less than 1.")
-    path = _cli.writable(args.out, "--out") if args.out else None
+    path = output_file(args.out, "--out") if args.out else None
     if kind == "pairs":
         parser.require(args, "images")
     _check_threshold(args)
@@ -118,7 +116,7 @@ def _run(argv: list[str]) -> None:
     }
     print(_faces.table(metrics))
     if path is not None:
-        write_atomically(path, json.dumps(metrics, indent=2) + "\n")
+        write_file(path, json.dumps(metrics, indent=2) + "\n", make_folder=True)
 
 
 def _check_threshold(args: argparse.Namespace) -> None:
@@ -139,7 +137,7 @@ def _degradation(args: argparse.Namespace) -> Degradation:
 def _classify(args: argparse.Namespace, options: dict[str, str]) -> None:
     """Evaluates a classifier on a split of a source."""
     sizes = _cli.probe_sizes(args.resolutions, "--resolutions")
-    path = _cli.writable(args.out, "--out") if args.out else None
+    path = output_file(args.out, "--out") if args.out else None
     if args.path is not None:
         options = {"path": args.path, **options}
     images = _classification.read_source(args.source, options, args.split)
@@ -152,7 +150,7 @@ def _classify(args: argparse.Namespace, options: dict[str, str]) -> None:
     }
     print(_classification.table(metrics))
     if path is not None:
-        write_atomically(path, json.dumps(metrics, indent=2) + "\n")
+        write_file(path, json.dumps(metrics, indent=2) + "\n", make_folder=True)
         for file in _classification.write_confusion(metrics, path):
             print(f"confusion matrix drawn in {file}")
 
@@ -170,18 +168,22 @@ def _parser() -> _cli.Parser:
     add("--bin", help="pairs in a pack of insightface, such as lfw.bin")
     add("--scface", help="folder of the aligned images of SCface")
     add("--folder", help="folder of images to identify, with one folder per identity")
-    add("--identities", type=int, help="number of identities of --folder (default: 100)")
-    add("--min_images", type=int, help="smallest number of images of each (default: 1)")
+    add("--identities", type=_cli.count, help="number of identities of --folder (default: 100)")
+    add("--min_images", type=_cli.count, help="smallest number of images of each (default: 1)")
     add("--seed", type=_cli.seed, help="seed of their choice (default: 0)")
-    add("--probe_fraction", type=float, help="fraction of their images that are probes")
+    add("--probe_fraction", type=_cli.number, help="fraction of their images that are probes")
     add("--ranked", help=f"objects that a rank counts: {' or '.join(RANKED)} (default: images)")
     add("--size", help="HEIGHTxWIDTH of the middle of the images that is used (default: all)")
     add("--probe_sizes", help="heights of reduced probes (default: 8,12,16,20,full)")
     add("--mode", help=f"images that are reduced: {' or '.join(MODES)} (default: hr_lr)")
     add("--protocol", help=f"of verification: {', '.join(PROTOCOLS)} (default: exact)")
-    add("--threshold", type=float, help="threshold that is set beforehand")
+    add("--threshold", type=_cli.number, help="threshold that is set beforehand")
     add("--threshold_pairs", help="other pairs, whose best threshold is used")
-    add("--blur", type=float, help="blur before the reduction, as in Degradation (default: 0.5)")
+    add(
+        "--blur",
+        type=_cli.number,
+        help="blur before the reduction, as in Degradation (default: 0.5)",
+    )
     add("--down", help="filter that reduces, or none (default: bicubic)")
     add("--up", help="filter that enlarges again (default: bicubic)")
     add("--out", help="JSON file for the results")

@@ -22,6 +22,7 @@ from typing import Any
 
 from kd_jax.commands import _cli
 from kd_jax.core.errors import UsageError
+from kd_jax.core.files import output_folder
 
 _EXAMPLE = (
     "kd-jax import --weights=resnet56.th --network=resnet56 --options.shortcut=A"
@@ -43,7 +44,7 @@ def _run(argv: list[str]) -> None:
     add("--mean", help="mean of each channel of the images in training, or one for all")
     add("--std", help="standard deviation of each channel, or one for all")
     add("--size", help="HEIGHTxWIDTH of the network's input (default: that of the original)")
-    add("--num_classes", type=int, help="number of classes (default: that of the file)")
+    add("--num_classes", type=_cli.count, help="number of classes (default: that of the file)")
     add("--filter", default="bicubic", help="filter that resizes images (default: %(default)s)")
     add("--bgr", action=argparse.BooleanOptionalAction, default=None,
         help="swap the channels of weights that see BGR (default: as the original)")  # fmt: skip
@@ -62,6 +63,7 @@ def _run(argv: list[str]) -> None:
 
     check_filter(args.filter, "--filter")
     if args.out:
+        output_folder(args.out, "--out")
         check_folder(args.out, "--out")
     imported = read_network(
         args.weights,
@@ -86,7 +88,7 @@ def _literal(text: str) -> Any:
     """Reads a literal of Python; a word without quotes is a string."""
     try:
         return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
         return text
 
 

@@ -28,6 +28,7 @@ from typing import Any
 
 from kd_jax.commands import _cli
 from kd_jax.core.errors import UsageError
+from kd_jax.core.files import absolute_path
 from kd_jax.core.registry import Registry
 
 _EXAMPLE = "kd-jax train --config=quickstart --workdir=runs/quickstart"
@@ -118,6 +119,7 @@ def _config(args: Any, assignments: dict[str, str]) -> dict[str, Any]:
     from kd_jax.experiment.keys import override
     from kd_jax.experiment.specs import Experiment
 
+    absolute_path(args.config, "--config")  # raises an error for what cannot be a path
     config = load_config(args.config).to_dict()
     import_modules(config)
     if args.imports:

@@ -53,6 +53,12 @@ class Evaluator:
         """Returns the name of the metric that describes a network in a table."""
         raise NotImplementedError
 
+    def check_files(self) -> None:
+        """Raises `UsageError` if a file of the evaluation cannot be opened; reads none.
+
+        It is called before the first stage is trained. By default there are no files.
+        """
+
     def build(self, context: EvaluationContext) -> Callable[[PyTree], Metrics]:
         """Reads what the evaluation needs and compiles it.
 

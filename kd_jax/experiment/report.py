@@ -1,8 +1,10 @@
 """The report of a run: a table, `report.md`, and the curves."""
 
+import io
 import json
+import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -11,12 +13,27 @@ from etils import epath
 from jax.sharding import Mesh
 
 import kd_jax
-from kd_jax.core.files import write_atomically
+from kd_jax.core.errors import UsageError, reason
+from kd_jax.core.files import read_json, read_regular, write_file
 from kd_jax.core.text import markdown
+from kd_jax.pretrained.weights import FINISHED
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _TEST_METRICS = ("accuracy", "accuracy_gap", "cross_entropy")
 """Beginnings of the names of those metrics that are always of the test images."""
+_CURVE = "metrics.jsonl"
+_KINDS: dict[str, Any] = {
+    "network": str,
+    "resolution": int,
+    "params": int,
+    "metric": str,
+    "seconds": int | float,
+    "last": dict,
+    "best": dict,
+    "versions": dict,
+    "device": dict,
+}
+"""Types of the values in `stage.json` that reports need."""
 
 
 def environment(mesh: Mesh) -> dict[str, Any]:
@@ -35,6 +52,66 @@ def environment(mesh: Mesh) -> dict[str, Any]:
             "processes": jax.process_count(),
         },
     }
+
+
+def stored_stage(folder: epath.Path) -> dict[str, Any]:
+    """Returns the results of a finished stage.
+
+    Raises:
+        UsageError: if `stage.json` is damaged.
+    """
+    path = folder / FINISHED
+    try:
+        stage = read_json(path)
+        if stage.get("name") != folder.name:
+            raise ValueError(f"its name must be {folder.name!r}")
+        for name, kind in _KINDS.items():
+            if not isinstance(stage.get(name), kind) or isinstance(stage[name], bool):
+                raise ValueError(f"{name} is missing, or of another type")
+        for checkpoint in ("last", "best"):
+            names = {"step", "epoch", _result_name(stage), *stage[checkpoint]}
+            _check_numbers(stage[checkpoint], names)
+        _check_numbers(stage["device"], ("count", "processes"))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path} is damaged ({reason(error)}): restore it, or delete {folder} and run the same"
+            " command again, which trains the stage again."
+        ) from error
+    return stage
+
+
+def curve(folder: epath.Path) -> list[dict[str, Any]]:
+    """Returns the lines of `metrics.jsonl` of a stage; none if the file is missing.
+
+    Raises:
+        UsageError: if the file is damaged.
+    """
+    path = folder / _CURVE
+    if not path.exists():
+        return []
+    try:
+        entries = [json.loads(line) for line in read_regular(path).splitlines()]
+        for entry in entries:
+            _check_numbers(entry, {"step", "epoch", *entry} - {"train"})
+            _check_numbers(entry.get("train"), ("loss",))
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(
+            f"{path} is damaged ({reason(error)}): restore it, or delete it and run the same"
+            " command again; only the plotted curves need it."
+        ) from error
+    return entries
+
+
+def _check_numbers(values: Any, names: Iterable[Any]) -> None:
+    """Raises `ValueError` if some values of a dictionary are no finite numbers."""
+    for name in names:
+        value = values.get(name) if isinstance(values, Mapping) else None
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
+            raise ValueError(f"{name} is no finite number")
 
 
 def result(stage: Mapping[str, Any], checkpoint: str = "last") -> float:
@@ -69,8 +146,7 @@ def meaning(stages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _result_name(stage: Mapping[str, Any]) -> str:
-    name: str = stage.get("result", "accuracy")  # stages of version 0.1 have test images
-    return name
+    return str(stage.get("result", "accuracy"))  # stages of version 0.1 have test images
 
 
 def _rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -134,17 +210,11 @@ def _chosen_by(summary: Mapping[str, Any]) -> str:
 
 def write(summary: Mapping[str, Any], workdir: epath.Path) -> None:
     """Writes `report.md` and `curves.png`."""
-    curves = {
-        stage["name"]: [
-            json.loads(text)
-            for text in (workdir / stage["name"] / "metrics.jsonl").read_text().splitlines()
-        ]
-        for stage in summary["stages"]
-    }
+    curves = {stage["name"]: curve(workdir / stage["name"]) for stage in summary["stages"]}
     results = {stage["name"]: _result_name(stage) for stage in summary["stages"]}
     _plot(curves, results, heading(summary["stages"]), workdir / "curves.png")
     stages, device, versions = summary["stages"], summary["device"], summary["versions"]
-    write_atomically(
+    write_file(
         workdir / "report.md",
         f"# {summary['experiment']}\n\n{table(summary)}\n\n"
         f"`{heading(stages)}` is that of the last epoch{meaning(stages)}. {_chosen_by(summary)}\n\n"
@@ -178,7 +248,7 @@ def _plot(
     for name, entries in curves.items():
         epochs = [entry["epoch"] for entry in entries]
         marker = "." if len(entries) < 20 else None
-        values = [entry[results[name]] for entry in entries]
+        values = [entry.get(results[name], math.nan) for entry in entries]
         accuracy.plot(epochs, values, label=name, marker=marker)
         loss.plot(epochs, [entry["train"]["loss"] for entry in entries], label=name, marker=marker)
     label = "test accuracy" if heading == "accuracy" else heading
@@ -189,5 +259,6 @@ def _plot(
     accuracy.legend()
     for axes in (accuracy, loss):
         axes.grid(alpha=0.3)
-    with path.open("wb") as file:
-        figure.savefig(file, format="png", dpi=120)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=120)
+    write_file(path, file.getvalue())

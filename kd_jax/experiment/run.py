@@ -10,17 +10,26 @@ import jax
 from jax.experimental import multihost_utils
 
 from kd_jax.core.devices import any_process, data_mesh
-from kd_jax.core.errors import UsageError
-from kd_jax.core.files import PathLike, absolute_path, differences, write_atomically
+from kd_jax.core.errors import UsageError, reason
+from kd_jax.core.files import (
+    PathLike,
+    absolute_path,
+    differences,
+    output_folder,
+    read_json,
+    write_file,
+)
 from kd_jax.core.lock import locked
-from kd_jax.core.stop import StopSignal
+from kd_jax.core.stop import Stopped, StopSignal
 from kd_jax.data import Loader, ResidentLoader, StreamedLoader
 from kd_jax.experiment import report
 from kd_jax.experiment.building import to_config
 from kd_jax.experiment.config_files import import_modules
 from kd_jax.experiment.plan import Plan
+from kd_jax.experiment.plan_checks import with_key
 from kd_jax.experiment.specs import Experiment, experiment
 from kd_jax.experiment.stage_run import StageRun
+from kd_jax.pretrained.info import RECORDED
 from kd_jax.pretrained.weights import FINISHED
 
 MAY_CHANGE = (
@@ -75,9 +84,10 @@ class Run:
         import_modules(values)
         self.spec = experiment(values)
         self.config = _json(self.spec)
-        self.workdir = absolute_path(workdir)
+        self.workdir = absolute_path(workdir, "--workdir")
         self.mesh = data_mesh(self.spec.num_devices)
         self.plan = Plan(self.spec, self.workdir, self.mesh, stages)
+        self._check_files()
         self._claim_workdir()
         self._loaders: dict[str, Loader] = {}
 
@@ -91,51 +101,66 @@ class Run:
             Stopped: after a request to stop, when the state is saved.
             UsageError: if a stage cannot resume, or another process uses the folder.
         """
-        if (summary := self._results()) is not None:
-            return summary
+        summary = self._summary()
+        if (stored := self._stored_results(summary)) is not None:
+            return stored
         with StopSignal() as stop, contextlib.ExitStack() as stack:
             if jax.process_index() == 0:
                 stack.enter_context(locked(self.workdir, "--workdir"))
             stack.callback(self._close)
             for name in self.plan.names:
-                if not self._finished(name):
-                    stage = StageRun(name, self.plan, self.workdir, self._loader)
-                    self._write(self.workdir / name / FINISHED, stage.run(stop))
-            return self._summarize()
+                if self._finished(name):
+                    continue
+                # One of several processes never ends alone: the others would wait for it.
+                stop.unsaved = jax.process_count() > 1
+                if any(any_process(stop.requested)):
+                    raise Stopped(f"stage {name!r} is next", stop.number)
+                stage = StageRun(name, self.plan, self.workdir, self._loader)
+                self._write(self.workdir / name / FINISHED, stage.run(stop))
+            stop.unsaved = False
+            summary = self._summary()
+            if jax.process_index() == 0:
+                report.write(summary, self.workdir)
+            self._write(self.workdir / "results.json", summary)  # last: the run is then complete
+            return summary
 
-    def _results(self) -> dict[str, Any] | None:
-        """Returns the stored results of a finished run, whose folder may be read-only."""
+    def _stored_results(self, summary: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Returns the stored results of a finished run, whose folder may be read-only.
+
+        Args:
+            summary: results that the files of the stages give.
+        """
         if not all(self._finished(name) for name in self.plan.names):
             return None
         try:
-            found: dict[str, Any] = json.loads((self.workdir / "results.json").read_text())
-            whole = [stage["name"] for stage in found["stages"]] == self._all_finished()
-        except (OSError, ValueError, KeyError, TypeError):  # missing or damaged: written again
+            found = read_json(self.workdir / "results.json")
+            configs = [_fixed(self.config), _fixed(self._before)]
+            whole = _fixed(found["config"]) in configs and all(
+                found[key] == value for key, value in summary.items() if key != "config"
+            )
+        except (OSError, ValueError, KeyError):  # missing or damaged: written again
             return None
         return found if whole else None
 
-    def _all_finished(self) -> list[str]:
-        return [name for name in self.spec.pipeline if self._finished(name)]
+    def _summary(self) -> dict[str, Any]:
+        """Returns the results of all finished stages.
 
-    def _summarize(self) -> dict[str, Any]:
-        """Writes and returns the results of all finished stages."""
-        results = [
-            json.loads((self.workdir / name / FINISHED).read_text())
-            for name in self._all_finished()
-        ]
-        summary = {
+        Raises:
+            UsageError: if a file of a finished stage is damaged.
+        """
+        folders = [self.workdir / name for name in self.spec.pipeline if self._finished(name)]
+        results = [report.stored_stage(folder) for folder in folders]
+        for folder in folders:
+            report.curve(folder)  # damage is found before the other stages are trained
+        return {
             "experiment": self.spec.experiment,
             "seed": self.spec.seed,
             "filter": self.spec.data.filter,
             "config": self.config,
-            "versions": results[-1]["versions"],
-            "device": results[-1]["device"],
+            "versions": results[-1]["versions"] if results else {},
+            "device": results[-1]["device"] if results else {},
             "stages": results,
         }
-        if jax.process_index() == 0:
-            report.write(summary, self.workdir)
-        self._write(self.workdir / "results.json", summary)  # last: the run is then complete
-        return summary
 
     def _close(self) -> None:
         for loader in self._loaders.values():
@@ -147,21 +172,22 @@ class Run:
     def _write(self, path, values: Mapping[str, Any]) -> None:
         """Writes JSON that all processes agree on, in one of them."""
         if jax.process_index() == 0:
-            write_atomically(path, json.dumps(values, indent=2) + "\n")
+            write_file(path, json.dumps(values, indent=2) + "\n")
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(str(path))
 
     def _claim_workdir(self) -> None:
         path = self.workdir / "config.json"
+        if not any(any_process(path.exists())):
+            if jax.process_index() == 0:
+                output_folder(self.workdir, "--workdir").mkdir(parents=True, exist_ok=True)
+            self._write(path, self.config)
         try:
-            self.workdir.mkdir(parents=True, exist_ok=True)
-            if not any(any_process(path.exists())):
-                self._write(path, self.config)
-            before = json.loads(path.read_text())
+            before = self._before = read_json(path)
         except (OSError, ValueError) as error:
             raise UsageError(
-                f"--workdir={self.workdir} cannot be used ({error}): choose a folder that can be"
-                " written."
+                f"--workdir={self.workdir} has a damaged config.json ({reason(error)}): restore it,"
+                " or choose a new --workdir."
             ) from error
         with contextlib.suppress(UsageError):  # keys of another version are shown as differences
             before = _json(experiment(before))  # options that are newer than the run
@@ -170,6 +196,25 @@ class Run:
                 f"--workdir={self.workdir} holds a run with another config: {'; '.join(changes)};"
                 " restore these values, or choose a new --workdir."
             )
+
+    def _check_files(self) -> None:
+        """Raises `UsageError` for files that an unfinished stage cannot use.
+
+        Otherwise they would be found when their stage starts, which can be hours later.
+        """
+        for name in self.plan.names:
+            if self._finished(name):
+                continue
+            for role, network in self.spec.stages[name].networks.items():
+                if network.name == RECORDED:
+                    outputs = self.plan.roles.recorded(name, role)
+                    key, images = f"stages.{name}.networks.{role}.path", self.plan.images["train"]
+                    outputs.check_labels(outputs.select(images.names, key), images.labels, key)
+            for word, evaluator in self.spec.stages[name].evaluators.items():
+                try:
+                    evaluator.check_files()
+                except UsageError as error:
+                    raise UsageError(with_key(f"stages.{name}.evaluators.{word}", error)) from error
 
     def _loader(self, split: str) -> Loader:
         """Returns the loader of a split; a set is put on the devices once."""
@@ -196,10 +241,11 @@ def _json(spec: Experiment) -> dict[str, Any]:
 
 def _fixed(config: dict[str, Any]) -> dict[str, Any]:
     """Returns a copy of a config without the keys of `MAY_CHANGE`."""
-    config = copy.deepcopy(dict(config))
+    config = copy.deepcopy(config)
     for *path, last in MAY_CHANGE:
-        values = config
+        values: Any = config
         for key in path:
-            values = values.get(key, {})
-        values.pop(last, None)
+            values = values.get(key) if isinstance(values, dict) else None
+        if isinstance(values, dict):
+            values.pop(last, None)
     return config

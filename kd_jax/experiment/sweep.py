@@ -12,7 +12,7 @@ from typing import Any
 from etils import epath
 
 from kd_jax.core.errors import UsageError, check_choice
-from kd_jax.core.files import PathLike, absolute_path, write_atomically
+from kd_jax.core.files import PathLike, absolute_path, output_folder, read_regular, write_file
 from kd_jax.core.text import markdown
 from kd_jax.experiment import report
 from kd_jax.experiment.keys import override
@@ -75,7 +75,7 @@ def run_sweep(config: Mapping[str, Any], workdir: PathLike, sweep: Sweep) -> dic
         UsageError: for everything that the user can fix.
         Stopped: after a request to stop, when the state is saved.
     """
-    folder = absolute_path(workdir)
+    folder = absolute_path(workdir, "--workdir")
     spec = experiment(config)
     for name in sweep.shared:
         check_choice(name, spec.stages, "--shared")
@@ -83,6 +83,8 @@ def run_sweep(config: Mapping[str, Any], workdir: PathLike, sweep: Sweep) -> dic
         check_choice(name, set(spec.stages) - set(sweep.shared), "--stages")
     if sweep.baseline is not None:
         check_choice(sweep.baseline, sweep.stages or spec.stages, "--baseline")
+    if not (folder / "sweep.json").exists():
+        output_folder(folder, "--workdir")
     # All configs are checked before anything is trained.
     runs = [
         (variant, seed, _variant(config, variant, seed, sweep.shared, folder / SHARED))
@@ -103,9 +105,18 @@ def run_sweep(config: Mapping[str, Any], workdir: PathLike, sweep: Sweep) -> dic
         "metrics": list(sweep.metrics),
         "runs": results,
     }
-    write_atomically(folder / "sweep.json", json.dumps(found, indent=2) + "\n")
-    write_atomically(folder / "sweep.md", table(found) + "\n")
+    for name, text in (("sweep.json", json.dumps(found, indent=2)), ("sweep.md", table(found))):
+        if not _has(folder / name, f"{text}\n"):
+            write_file(folder / name, f"{text}\n", make_folder=True)
     return found
+
+
+def _has(path: epath.Path, text: str) -> bool:
+    """Returns whether a file, whose folder may be read-only, has a content already."""
+    try:
+        return read_regular(path) == text
+    except (OSError, ValueError):
+        return False
 
 
 def _variant(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from kd_jax.core.errors import UsageError, check_choice
-from kd_jax.core.files import PathLike, absolute_path, write_atomically
+from kd_jax.core.files import PathLike, absolute_path, read_json, write_atomically
 from kd_jax.experiment import report
 from kd_jax.experiment import run as runs
 from kd_jax.experiment.building import to_config
@@ -137,8 +137,11 @@ def summary(config: Mapping[str, Any], workdir: PathLike) -> dict[str, Any]:
     path = absolute_path(workdir) / "results.json"
     if path.exists():
         import_modules(config)
-        found = json.loads(path.read_text())
-        if found["config"] == json.loads(json.dumps(to_config(experiment(config)))):
+        try:
+            found = read_json(path)
+        except (OSError, ValueError):  # damaged: the run checks its files and writes it again
+            return runs.run(config, workdir)
+        if found.get("config") == json.loads(json.dumps(to_config(experiment(config)))):
             return found
     return runs.run(config, workdir)
 

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from kd_jax.losses import _numerics
 from kd_jax.losses.targets import cross_entropy
 
-_LARGEST_FACTOR = 16
+LARGEST_FACTOR = 16
 """The greatest margin of `a_softmax`, whose polynomial is computed in as many steps. The paper has
 margins up to 4."""
 
@@ -215,8 +215,8 @@ def a_softmax(
         >>> [round(x, 4) for x in losses.a_softmax(cosines, norms, labels, margin=2).tolist()]
         [2.1269]
     """
-    if not isinstance(margin, int) or not 1 <= margin <= _LARGEST_FACTOR:
-        raise ValueError(f"margin must be an integer from 1 to {_LARGEST_FACTOR}; got {margin!r}")
+    if not isinstance(margin, int) or not 1 <= margin <= LARGEST_FACTOR:
+        raise ValueError(f"margin must be an integer from 1 to {LARGEST_FACTOR}; got {margin!r}")
     cosines, norms = _numerics.upcast(cosines, norms)
     blend = _numerics.as_scalar(blend, cosines, "blend")
     fits = cosines.ndim == 2 and norms.shape == cosines.shape[:1]

@@ -1,6 +1,7 @@
 """Losses of one network on the labels: cross-entropy, or an angular classifier with a margin."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import optax
 from kd_jax import losses
 from kd_jax.core.errors import UsageError, choices
 from kd_jax.core.registry import Registry
+from kd_jax.losses.margins import LARGEST_FACTOR
 from kd_jax.methods.base import Batch
 from kd_jax.models import Outputs
 
@@ -18,6 +20,20 @@ LabelLoss = Callable[[Outputs, Batch], jax.Array]
 
 LABEL_LOSSES: Registry[Callable[..., jax.Array]] = Registry("label loss")
 """Label losses by name: `loss(outputs, batch, *, options...) -> [N]`."""
+
+_NOT_NEGATIVE = (0.0, math.inf)
+_SCALE = (math.ulp(0.0), math.inf)
+_RANGES: dict[str, dict[str, tuple[float, float]]] = {
+    "a_softmax": {
+        "margin": (1, LARGEST_FACTOR),
+        **dict.fromkeys(("start", "gamma", "power", "least"), _NOT_NEGATIVE),
+    },
+    "arcface": {"scale": _SCALE, "margin": (0.0, math.pi)},
+    "cosface": {"scale": _SCALE, "margin": _NOT_NEGATIVE},
+    "normalized_softmax": {"scale": _SCALE},
+    "sphereface_r": {"scale": _SCALE, "margin": (1.0, math.inf)},
+}
+"""Smallest and greatest value of every option, see `kd_jax.losses.margins`."""
 
 
 def register_label_loss(name: str, loss: Callable[..., jax.Array] | None = None) -> Any:
@@ -118,7 +134,7 @@ def label_loss(name: str = "cross_entropy", options: Mapping[str, Any] | None = 
         options: keyword arguments of it.
 
     Raises:
-        UsageError: if the name or an option is unknown.
+        UsageError: if the name or an option is unknown, or an option is out of its range.
     """
     function, known = LABEL_LOSSES.get(name, "loss"), default_options(name)
     options = dict(options or {})
@@ -127,6 +143,7 @@ def label_loss(name: str = "cross_entropy", options: Mapping[str, Any] | None = 
             raise UsageError(
                 f"options.{option} is not used by {name}: its options are {choices(option, known)}."
             )
+    _check_ranges(name, options)
 
     def loss(outputs: Outputs, batch: Batch) -> jax.Array:
         if "label" not in batch:
@@ -138,3 +155,14 @@ def label_loss(name: str = "cross_entropy", options: Mapping[str, Any] | None = 
         return mixed.weight * own + (1 - mixed.weight) * partner
 
     return loss
+
+
+def _check_ranges(name: str, options: Mapping[str, Any]) -> None:
+    """Raises `UsageError` for a number out of the range of its option."""
+    for option, (least, greatest) in _RANGES.get(name, {}).items():
+        value = options.get(option, least)
+        if isinstance(value, int | float) and not least <= value <= greatest:
+            words = f"{least:g} or more" if least in (0, 1) else "greater than 0"
+            if greatest < math.inf:
+                words = f"from {least:g} to {greatest:.4g}"
+            raise UsageError(f"options.{option} = {value!r} must be {words} for {name}.")

@@ -55,39 +55,61 @@ def convolve(
     Returns:
         `[N, H', W', F]`.
     """
-
-    def by_xla(lhs, rhs):
-        return lax.conv_general_dilated(
-            lhs,
-            rhs,
-            window_strides,
-            padding,
-            lhs_dilation=lhs_dilation,
-            rhs_dilation=rhs_dilation,
-            dimension_numbers=dimension_numbers,
-            feature_group_count=feature_group_count,
-            precision=precision,
-        )
-
     dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
-    if lhs.ndim != 4 or dilated:
-        return by_xla(lhs, rhs)
-    axes = lhs.shape[1:3], rhs.shape[:2], window_strides
-    pads = lax.padtype_to_pads(*axes, padding) if isinstance(padding, str) else padding
-    depthwise = feature_group_count == lhs.shape[3] == rhs.shape[3]
-    if depthwise and sum_is_faster(*axes, pads):
-        on_cpu = functools.partial(shifted_sum, strides=window_strides, padding=pads)
-    elif feature_group_count <= 16 and product_is_faster(*axes, pads):
-        on_cpu = functools.partial(
-            windows_product,
-            strides=window_strides,
-            padding=pads,
-            precision=precision,
-            groups=feature_group_count,
-        )
-    else:
-        return by_xla(lhs, rhs)
-    result: jax.Array = lax.platform_dependent(lhs, rhs, cpu=on_cpu, default=by_xla)
+    if lhs.ndim == 4 and not dilated:
+        axes = lhs.shape[1:3], rhs.shape[:2], window_strides
+        pads = lax.padtype_to_pads(*axes, padding) if isinstance(padding, str) else padding
+        depthwise = feature_group_count == lhs.shape[3] == rhs.shape[3]
+        by_sum = depthwise and sum_is_faster(*axes, pads)
+        if by_sum or (feature_group_count <= 16 and product_is_faster(*axes, pads)):
+            result: jax.Array = _by_platform(
+                lhs,
+                rhs,
+                strides=tuple(window_strides),
+                padding=tuple((int(low), int(high)) for low, high in pads),
+                precision=precision,
+                groups=feature_group_count,
+                by_sum=by_sum,
+            )
+            return result
+    return lax.conv_general_dilated(
+        lhs,
+        rhs,
+        window_strides,
+        padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count,
+        precision=precision,
+    )
+
+
+# Compiled by itself, so that layers of equal shapes are traced once.
+@functools.partial(jax.jit, static_argnames=("strides", "padding", "precision", "groups", "by_sum"))
+def _by_platform(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    strides: tuple[int, ...],
+    padding: tuple[tuple[int, int], ...],
+    precision: lax.PrecisionLike,
+    groups: int,
+    by_sum: bool,
+) -> jax.Array:
+    """Computes a convolution in the faster way of the platform that it is lowered for."""
+    options: dict[str, Any] = {"strides": strides, "padding": padding}
+    product = functools.partial(windows_product, precision=precision, groups=groups, **options)
+    by_xla = functools.partial(
+        lax.conv_general_dilated,
+        window_strides=strides,
+        padding=padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+        precision=precision,
+    )
+    on_cpu = functools.partial(shifted_sum, **options) if by_sum else product
+    result: jax.Array = lax.platform_dependent(x, kernel, cpu=on_cpu, default=by_xla)
     return result
 
 

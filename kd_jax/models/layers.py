@@ -1,4 +1,4 @@
-"""Layers that the networks share: convolution, batch norm, pooling and linear maps of PyTorch."""
+"""Layers that the networks share: convolution, pooling and linear maps of PyTorch."""
 
 import functools
 import math
@@ -80,42 +80,6 @@ def convolution(dtype: DTypeLike, **options: Any) -> Callable[..., Conv]:
         )
 
     return conv
-
-
-class BatchNorm(nn.BatchNorm):
-    """`flax.linen.BatchNorm` that computes in float32 and returns the dtype of its input.
-
-    Flax does so by implicit promotion, which `jax_numpy_dtype_promotion="strict"` forbids.
-    """
-
-    def __call__(self, x: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
-        """Normalizes `[N, H, W, C]`; further arguments are flax's."""
-        return super().__call__(x.astype(jnp.float32), *args, **kwargs).astype(x.dtype)
-
-
-def batch_norm(*, train: bool, axis_name: str | None) -> Callable[..., BatchNorm]:
-    """Returns a factory of batch norms with PyTorch's constants and float32 statistics.
-
-    Flax's momentum 0.9 is PyTorch's 0.1. The running variance is the biased one. PyTorch keeps the
-    unbiased one, which is larger by a factor n / (n - 1) for the n pixels of a batch.
-
-    Args:
-        train: normalize by the batch, and update the running statistics.
-        axis_name: axis over which the batch's statistics are averaged, inside `pmap` and
-            `shard_map`.
-
-    Returns:
-        `BatchNorm` with these fields set.
-    """
-    return functools.partial(
-        BatchNorm,
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        use_fast_variance=False,  # mean(x^2) - mean(x)^2 cancels where the mean is large
-        dtype=jnp.float32,
-        axis_name=axis_name,
-    )
 
 
 class Stages(NamedTuple):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from kd_jax.core.errors import UsageError
-from kd_jax.models import layers
+from kd_jax.models import layers, norms
 from kd_jax.models.outputs import Outputs
 
 # (expansion, channels, strides of the first block) of each group.
@@ -84,7 +84,7 @@ class MobileNetV2(nn.Module):
         """Computes the outputs for `images [N, H, W, C]`."""
         layers.check_images("MobileNetV2", images)
         conv = layers.convolution(self.dtype)
-        norm = layers.batch_norm(train=train, axis_name=self.axis_name)
+        norm = norms.batch_norm(train=train, axis_name=self.axis_name)
 
         width = self.width * self.widen
         x = conv(layers.scaled(32, width), 3, 2, name="stem_conv")(images)

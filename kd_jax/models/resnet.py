@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from kd_jax.core.errors import UsageError, check_choice
-from kd_jax.models import heads, layers
+from kd_jax.models import heads, layers, norms
 from kd_jax.models.branches import branch_outputs, check_branches
 from kd_jax.models.outputs import Outputs
 
@@ -134,7 +134,7 @@ class ResNet(nn.Module):
         """Computes the outputs for `images [N, H, W, C]`."""
         layers.check_images("ResNet", images)
         conv = layers.convolution(self.dtype)
-        norm = layers.batch_norm(train=train, axis_name=self.axis_name)
+        norm = norms.batch_norm(train=train, axis_name=self.axis_name)
 
         def block(x: jax.Array, stage: int, place: int, name: str) -> layers.BlockResult:
             preactivation = self.block(

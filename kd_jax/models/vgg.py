@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from kd_jax.core.errors import UsageError
-from kd_jax.models import layers
+from kd_jax.models import layers, norms
 from kd_jax.models.outputs import Outputs
 
 # Depth -> convolutions of each group; the classifier is the last layer.
@@ -73,7 +73,7 @@ class VGG(nn.Module):
         least = 8 if self.pools is None else 2**self.pools
         layers.check_images(f"VGG-{self.depth}", images, least=least)
         conv = layers.convolution(self.dtype, use_bias=True)
-        norm = layers.batch_norm(train=train, axis_name=self.axis_name)
+        norm = norms.batch_norm(train=train, axis_name=self.axis_name)
 
         pools = self.pools
         if pools is None:

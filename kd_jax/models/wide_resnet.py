@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from kd_jax.models import layers
+from kd_jax.models import layers, norms
 from kd_jax.models.branches import branch_outputs, check_branches
 from kd_jax.models.outputs import Outputs
 
@@ -54,7 +54,7 @@ class WideResNet(nn.Module):
         """Computes the outputs for `images [N, H, W, C]`."""
         layers.check_images(f"WRN-{self.depth}-{self.widen}", images)
         conv = layers.convolution(self.dtype)
-        norm = layers.batch_norm(train=train, axis_name=self.axis_name)
+        norm = norms.batch_norm(train=train, axis_name=self.axis_name)
         dropout = nn.Dropout(self.dropout, deterministic=not train)
 
         # Each block begins with a batch norm and an activation. Here those are the end of the

@@ -1,12 +1,14 @@
 """Recorded outputs of a teacher of any kind: files, and their assignment to images."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from kd_jax.core.errors import UsageError
+from kd_jax.data.class_positions import positions_in_class
 from kd_jax.data.npz_files import read_npz
 from kd_jax.models.recorded import COLLECTION
 
@@ -14,6 +16,9 @@ PyTree = Any
 
 _NAMES = ("logits", "embeddings", "embedding", "names")  # of arrays
 _BLOCK = 2**14  # rows that are checked at a time
+_COMPARED = 10_000  # images whose labels are compared with their outputs, at most
+_FEWEST_IMAGES, _FEWEST_PAIRS = 200, 100  # for a comparison with chance
+_ABOVE_CHANCE = 4.0  # standard errors
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,6 +63,39 @@ class RecordedOutputs:
                 " the source uses."
             )
         return np.array([rows[_word(name)] for name in names], np.int64)
+
+    def check_labels(self, rows: np.ndarray, labels: np.ndarray, key: str) -> None:
+        """Refuses outputs that do not agree with the labels better than chance.
+
+        Such outputs belong to other images, because the file has another order, and would teach
+        noise. Logits are compared by their accuracy: chance is that of the same predictions in a
+        random order. Embeddings alone are compared by the cosine similarity of pairs of images, of
+        which half have one label. Few images, or labels without such pairs, are not checked. An
+        order that keeps the images of each label together is not found: only names guard it.
+
+        Args:
+            rows: rows of the images, from `select`.
+            labels: labels of these images, int `[N]`.
+            key: option that names the file, for errors.
+
+        Raises:
+            UsageError: if the agreement is not above chance by four standard errors.
+        """
+        rng = np.random.default_rng(0)
+        if self.logits is not None:
+            chosen = rng.permutation(len(rows))[:_COMPARED]
+            words = _accuracy_at_chance(self.logits[rows[chosen]].argmax(1), labels[chosen])
+        else:
+            assert self.embedding is not None  # the file has one of the two
+            pairs = _pairs_of_one_label(labels, rng)
+            table = np.asarray(self.embedding[rows[pairs]], np.float32)
+            words = _similarity_at_chance(table, labels[pairs[0]], rng)
+        if words is not None:
+            raise UsageError(
+                f"{key} = {self.path!r} does not belong to the training images: {words}; record"
+                " the outputs again, with the names that the source uses and in its order of"
+                " classes."
+            )
 
     @property
     def _length(self) -> int:
@@ -127,6 +165,65 @@ def read_recorded(path: str, key: str) -> RecordedOutputs:
             f" {list(names.shape)}: give one name per row."
         )
     return RecordedOutputs(str(path), logits, embedding, names)
+
+
+def _accuracy_at_chance(predictions: np.ndarray, labels: np.ndarray) -> str | None:
+    """Returns a sentence if predictions are right no more often than in a random order."""
+    number = len(labels)
+    if number < _FEWEST_IMAGES or len(np.unique(labels)) < 2:
+        return None
+    classes = 1 + max(predictions.max(), labels.max())
+    frequencies = [np.bincount(some, minlength=classes) / number for some in (predictions, labels)]
+    chance = float(np.dot(*frequencies))
+    accuracy = float(np.mean(predictions == labels))
+    if accuracy > chance + _ABOVE_CHANCE * math.sqrt(chance * (1 - chance) / number):
+        return None
+    return (
+        f"the accuracy of its logits on {number} training labels is {accuracy:.2%}, and chance is"
+        f" {chance:.2%}"
+    )
+
+
+def _pairs_of_one_label(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns pairs of images of one label, int64 `[2, P]`; no image is in two pairs."""
+    order = np.argsort(labels, kind="stable")
+    even = positions_in_class(labels)[order][:-1] % 2 == 0
+    starts = np.flatnonzero(even & (labels[order][1:] == labels[order][:-1]))
+    starts = rng.permutation(starts)[: _COMPARED // 2]
+    return np.stack([order[starts], order[starts + 1]])
+
+
+def _similarity_at_chance(
+    pairs: np.ndarray, labels: np.ndarray, rng: np.random.Generator
+) -> str | None:
+    """Returns a sentence if images of one label are no more similar than those of two.
+
+    The statistic is the area under the ROC curve of cosine similarities, with the standard error
+    of Mann and Whitney (1947).
+
+    Args:
+        pairs: embeddings of pairs of images of one label, `[2, P, D]`.
+        labels: these labels, `[P]`.
+        rng: chooses pairs of two labels.
+    """
+    partners = rng.permutation(len(labels))
+    differ = labels != labels[partners]
+    if min(len(labels), differ.sum()) < _FEWEST_PAIRS:
+        return None
+    centered = pairs - pairs.mean((0, 1), dtype=np.float64).astype(np.float32)
+    centered /= np.maximum(np.linalg.norm(centered, axis=-1, keepdims=True), 1e-12)
+    first, second = centered
+    same = np.sum(first * second, axis=1)
+    other = np.sort(np.sum(first * second[partners], axis=1)[differ])
+    smaller = np.searchsorted(other, same, "left") + np.searchsorted(other, same, "right")
+    area = float(np.mean(smaller)) / (2 * len(other))
+    error = math.sqrt((len(same) + len(other) + 1) / (12 * len(same) * len(other)))
+    if area > 0.5 + _ABOVE_CHANCE * error:
+        return None
+    return (
+        f"in {len(same)} pairs of images with one label, the embeddings are not more similar than"
+        f" in pairs with two labels (area under the ROC curve {area:.3f}, and chance is 0.5)"
+    )
 
 
 def _is_finite(table: np.ndarray) -> bool:

@@ -1,7 +1,6 @@
 """Networks of finished stages: finding and reading them."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -11,8 +10,8 @@ import jax.numpy as jnp
 from etils import epath
 from jax.sharding import Sharding, SingleDeviceSharding
 
-from kd_jax.core.errors import UsageError, check_choice, choices
-from kd_jax.core.files import PathLike, absolute_path
+from kd_jax.core.errors import UsageError, check_choice, choices, reason
+from kd_jax.core.files import PathLike, absolute_path, read_json
 from kd_jax.core.hashing import content_hash
 from kd_jax.data.preprocessing import Views
 from kd_jax.models import Outputs
@@ -115,11 +114,11 @@ class Weights:
 def _ended(folder: epath.Path, which: str, key: str) -> int:
     """Returns the step of the last or the best checkpoint of a finished stage."""
     try:
-        step: int = json.loads((folder / FINISHED).read_text())[which]["step"]
+        step: int = read_json(folder / FINISHED)[which]["step"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"{key} = {str(folder)!r} has a damaged {FINISHED} ({error!r}): delete the folder and"
-            " train or import the stage again."
+            f"{key} = {str(folder)!r} has a damaged {FINISHED} ({reason(error)}): delete the"
+            " folder and train or import the stage again."
         ) from error
     return step
 

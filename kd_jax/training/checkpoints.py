@@ -14,6 +14,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from kd_jax.core.errors import UsageError, reason
 from kd_jax.core.files import PathLike, absolute_path
 from kd_jax.core.hashing import content_hash, json_hash
+from kd_jax.training.peers import lost_process
 from kd_jax.training.state import ADAPTERS, TrainState
 
 PyTree = Any
@@ -148,10 +149,12 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turns the errors of full disks and of limits into one sentence."""
+        """Turns the errors of full disks, of limits and of lost processes into one sentence."""
         try:
             yield
         except Exception as error:  # Orbax and TensorStore raise any exception
+            if lost := lost_process(error):
+                raise lost from error
             raise UsageError(
                 f"A checkpoint cannot be written to {self.directory} ({_reason(error)}): free space"
                 " or raise the limit, and run the same command again; it resumes."
@@ -268,7 +271,7 @@ def _quiet() -> Iterator[None]:
     """Silences Orbax's warnings: a folder for reading only, and files that cannot be parsed."""
     logger = logging.getLogger("absl")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(max(level, logging.ERROR))  # commands have silenced all of it
     try:
         yield
     finally:

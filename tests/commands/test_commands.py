@@ -1,13 +1,17 @@
 """`kd-jax COMMAND`: the list of commands, and what is common to all."""
 
+import functools
+import os
 import subprocess
 import sys
 
 import pytest
+from etils import epath
 
 import kd_jax
 from kd_jax import commands
 from kd_jax.commands import main
+from kd_jax.core.files import write_file
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
@@ -46,6 +50,44 @@ def test_every_command_describes_itself(capsys, name):
     assert printed.startswith(f"usage: kd-jax {name}")
     assert commands.summary(name) in printed
     assert "--import" in printed
+
+
+OUTPUTS = {
+    "embed": ["--network=no", "--images=no"],
+    "evaluate": ["--network=no", "--bin=no"],
+    "evaluate source": ["--network=no", "--source=digits"],
+    "align": ["--images=i", "--landmarks=l", "--size=112x112"],
+    "import": ["--weights=no", "--network=resnet8", "--mean=0", "--std=1"],
+    "train": ["--config=quickstart:smoke"],
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.parametrize("out", ["fifo", "/dev/full", "file/x", "n" * 300, "~no_such_user/x"])
+def test_outputs_that_cannot_be_written_are_refused_first(
+    one_sentence, tmp_path, monkeypatch, name, out
+):
+    """The other options of these commands are wrong too: nothing was computed or read before."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    (tmp_path / "file").write_text("")
+    before = sorted(os.listdir())
+    option = "--workdir" if name == "train" else "--out"
+    error = one_sentence(main, name.split()[0], *OUTPUTS[name], f"{option}={out}")
+    assert "cannot be" in error
+    assert option in error
+    assert sorted(os.listdir()) == before
+
+
+def test_a_write_that_fails_at_the_end_is_one_sentence(one_sentence, tmp_path, monkeypatch):
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(full))
+    write = functools.partial(
+        write_file, epath.Path(tmp_path / "new" / "e.npz"), b"x", make_folder=True
+    )
+    error = one_sentence(lambda _: commands.exit_code(write))
+    assert "e.npz cannot be written (No space left on device): free space on the disk, and" in error
+    assert not os.listdir(tmp_path / "new")
 
 
 @pytest.mark.parametrize("name", commands.names())

@@ -120,12 +120,12 @@ def test_a_disk_that_takes_no_large_files_is_one_sentence(command, unharmed, tmp
 @pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_resumes(command, unharmed, tmp_path):
     options = ("--stages=teacher", "--config.stages.teacher.evaluate_every=2.0")
-    process = command(tmp_path, *options)
-    wait_for("teacher/checkpoints", tmp_path, process)
-    time.sleep(0.5)
+    process = command(tmp_path, *options, "--config.checkpoint_minutes=1e-6")
+    wait_for("teacher/checkpoints/*", tmp_path, process)  # there is a state to save
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate()
     assert process.returncode == 143, err
+    assert "SIGTERM: saving and stopping at the next step" in err
     assert "the same command resumes there" in err
     assert "Traceback" not in err
     process = command(tmp_path, *options)
@@ -146,7 +146,10 @@ def test_sigterm_saves_and_the_same_command_resumes(command, unharmed, tmp_path)
         ([f"--config={CONFIG}", "--workdir=x", "--config.seed=x"], "seed = 'x' must be int"),
         ([f"--config={CONFIG}", "--workdir=x", "--config.seed"], "--config.seed needs a value"),
         (["--config.seed", "--config=quickstart"], "--config.seed needs a value"),
-        ([f"--config={CONFIG}", "--workdir=/dev/null/x"], "--workdir=/dev/null/x cannot be used"),
+        (
+            [f"--config={CONFIG}", "--workdir=/dev/null/x"],
+            "--workdir=/dev/null/x cannot be written",
+        ),
         (
             [f"--config={CONFIG}", "--workdir=x", "--stages=studnt"],
             "--stages = 'studnt' is unknown",

@@ -64,7 +64,7 @@ def test_the_report_says_how_the_best_was_chosen(tmp_path, metrics, says):
     stages = [{**STAGE, "name": str(i), "metric": metric} for i, metric in enumerate(metrics)]
     for stage in stages:
         (tmp_path / stage["name"]).mkdir()
-        entry = {"epoch": 1.0, "accuracy": 0.5, "train": {"loss": 0.0}}
+        entry = {"step": 5, "epoch": 1.0, "accuracy": 0.5, "train": {"loss": 0.0}}
         (tmp_path / stage["name"] / "metrics.jsonl").write_text(json.dumps(entry) + "\n")
     device = {"count": 2, "kind": "TPU v4", "platform": "tpu"}
     summary = {

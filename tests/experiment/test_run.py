@@ -3,6 +3,7 @@
 import errno
 import functools
 import json
+import os
 import re
 import shutil
 
@@ -222,3 +223,29 @@ def test_a_loss_that_is_not_finite_stops_with_its_name(tmp_path):
     config = changed({"stages.teacher.optimizers": optimizers})
     with pytest.raises(UsageError, match=r"Stage 'teacher': cross_entropy became (nan|inf) at"):
         Run(config, tmp_path).run()
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "says"),
+    [
+        ({"name": "verification", "pairs": "no.txt", "images": "."}, "no.txt cannot be read"),
+        ({"name": "verification", "pairs": "fifo", "images": "."}, "fifo cannot be read"),
+        ({"name": "verification", "pairs": "list", "images": "no"}, "no cannot be read"),
+        ({"name": "verification", "pairs": "no.bin"}, "no.bin cannot be read"),
+        (
+            {"name": "verification", "pairs": "list", "images": ".", "threshold_pairs": "no.txt"},
+            "no.txt cannot be read",
+        ),
+        ({"name": "identification", "images": "list"}, "list cannot be read"),
+    ],
+)
+def test_files_of_later_stages_are_missing_before_the_first_is_trained(
+    tmp_path, monkeypatch, evaluator, says
+):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    (tmp_path / "list").write_text("")
+    config = changed({"stages.student.evaluators": {"faces": evaluator}})
+    with pytest.raises(UsageError, match=rf"^stages\.student\.evaluators\.faces: {says} \("):
+        Run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -72,6 +72,27 @@ def test_unknown_losses_and_options():
         Supervised(loss="a_softmax", options={"scale": 4.0})
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("a_softmax", {"margin": 17}, "options.margin = 17 must be from 1 to 16 for a_softmax"),
+        ("a_softmax", {"margin": 0}, "options.margin = 0 must be from 1 to 16"),
+        ("a_softmax", {"gamma": -0.1}, "options.gamma = -0.1 must be 0 or more"),
+        ("arcface", {"margin": 3.2}, "options.margin = 3.2 must be from 0 to 3.142 for arcface"),
+        ("arcface", {"scale": 0.0}, "options.scale = 0.0 must be greater than 0"),
+        ("cosface", {"margin": -0.1}, "options.margin = -0.1 must be 0 or more"),
+        ("sphereface_r", {"margin": 0.9}, "options.margin = 0.9 must be 1 or more"),
+        ("normalized_softmax", {"scale": float("nan")}, "options.scale = nan must be greater"),
+    ],
+)
+def test_options_out_of_their_range_are_named(name, options, says):
+    """The ranges are those of `kd_jax.losses.margins`."""
+    with pytest.raises(UsageError, match=says):
+        Supervised(loss=name, options=options)
+    for option, default in default_options(name).items():
+        Supervised(loss=name, options={option: default})
+
+
 @pytest.mark.parametrize("name", sorted(LABEL_LOSSES.built_in()))
 def test_mixup_weighs_each_label_loss(name):
     partners = jnp.asarray([1, 1, 0], jnp.int32)

@@ -79,34 +79,6 @@ def test_average_pool_counts_the_padding():
     assert layers.average_pool(jnp.asarray(x, jnp.bfloat16), 3, strides=2).dtype == jnp.bfloat16
 
 
-UNIT = {
-    "params": {"scale": jnp.ones(3), "bias": jnp.zeros(3)},
-    "batch_stats": {"mean": jnp.zeros(3), "var": jnp.ones(3)},
-}
-
-
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_batch_norm_has_pytorchs_constants_and_float32_statistics(dtype):
-    x = jnp.asarray(100 + np.random.default_rng(0).normal(size=(64, 2, 2, 3)), dtype)
-    norm = layers.batch_norm(train=True, axis_name=None)()
-    y, state = norm.apply(UNIT, x, mutable=["batch_stats"])
-    assert y.dtype == dtype
-    x = np.asarray(x, np.float32)
-    mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
-    if dtype == jnp.float32:
-        np.testing.assert_allclose(y, (x - mean) / np.sqrt(var + 1e-5), atol=1e-4)
-    np.testing.assert_allclose(state["batch_stats"]["mean"], 0.1 * mean, rtol=1e-5)
-    np.testing.assert_allclose(state["batch_stats"]["var"], 0.9 + 0.1 * var, rtol=1e-5)
-
-
-def test_batch_norm_averages_over_the_axis():
-    x = jax.random.normal(jax.random.key(0), (8, 2, 2, 2, 3))
-    ours, whole = (layers.batch_norm(train=True, axis_name=name)() for name in ("data", None))
-    step = jax.pmap(lambda x: ours.apply(UNIT, x, mutable=["batch_stats"])[0], axis_name="data")
-    expected, _ = whole.apply(UNIT, x.reshape(16, 2, 2, 3), mutable=["batch_stats"])
-    np.testing.assert_allclose(step(x).reshape(16, 2, 2, 3), expected, atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("images", "message"),
     [

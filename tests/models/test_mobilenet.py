@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax.models import layers
+from kd_jax.models import layers, norms
 from kd_jax.models.mobilenet import InvertedResidual
 
 
@@ -16,7 +16,7 @@ def test_block(filled, xla_convolution, features, strides, added):
         strides,
         expansion=2,
         conv=layers.convolution(jnp.float32),
-        norm=layers.batch_norm(train=False, axis_name=None),
+        norm=norms.batch_norm(train=False, axis_name=None),
     )
     x = np.float32(np.random.default_rng(0).normal(size=(2, 5, 4, 4)))
     variables = filled(block, x)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax.models import layers
+from kd_jax.models import layers, norms
 from kd_jax.models.shufflenet import ShuffleBlockV1, ShuffleBlockV2, channel_shuffle
 
 
@@ -21,7 +21,7 @@ def run(filled, xla_convolution):
     """Runs a block; returns its input, result, parameters and a function of one of its layers."""
 
     def run(block, channels):
-        norm = layers.batch_norm(train=False, axis_name=None)
+        norm = norms.batch_norm(train=False, axis_name=None)
         block = block(conv=layers.convolution(jnp.float32), norm=norm)
         x = np.float32(np.random.default_rng(1).normal(size=(2, 5, 5, channels)))
         variables = filled(block, x)

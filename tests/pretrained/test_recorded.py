@@ -8,6 +8,7 @@ import small_config
 import kd_jax
 from kd_jax.core.errors import UsageError
 from kd_jax.data.sources.digits import Digits
+from kd_jax.experiment.run import Run
 from kd_jax.models import Outputs
 from kd_jax.models.recorded import Recorded
 from kd_jax.pretrained.recorded import read_recorded
@@ -54,6 +55,51 @@ def test_centered_embeddings_have_length_1_and_no_common_direction(file):
     table = recorded.variables(np.arange(160), center=True)["recorded"]["embedding"]
     np.testing.assert_allclose(np.linalg.norm(table, axis=1), 1, rtol=1e-6)
     assert np.abs(np.mean(table, axis=0)).max() < 0.1  # 5 / norm before
+
+
+ALL = Digits().load("train")
+ONE_HOT = np.eye(10, dtype=np.float32)[ALL.labels]
+PIXELS = ALL.images.reshape(len(ALL), -1).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["logits", "embeddings"])
+def test_outputs_in_another_order_are_refused(file, name):
+    """1,437 digits in a random order; one-hot labels, and pixels as embeddings."""
+    table = {"logits": ONE_HOT, "embeddings": PIXELS}[name]
+    rows, key = np.arange(len(ALL)), "path"
+    read_recorded(file(**{name: table}), key).check_labels(rows, ALL.labels, key)
+    for order in (np.random.default_rng(1).permutation(len(ALL)), np.roll(rows, 1), rows[::-1]):
+        recorded = read_recorded(file(**{name: table[order]}), key)
+        with pytest.raises(UsageError, match=r"path = .* does not belong to the training images: "):
+            recorded.check_labels(rows, ALL.labels, key)
+        recorded = read_recorded(file(**{name: table[order]}, names=order), key)
+        recorded.check_labels(recorded.select(rows, key), ALL.labels, key)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels"),
+    [
+        ({"logits": np.roll(ONE_HOT, 1, 0)[:199]}, ALL.labels[:199]),  # too few to judge
+        ({"logits": np.roll(ONE_HOT, 1, 0)}, np.zeros_like(ALL.labels)),  # one class
+        ({"embeddings": np.roll(PIXELS, 1, 0)}, np.zeros_like(ALL.labels)),
+        ({"embeddings": np.roll(PIXELS, 1, 0)}, np.arange(len(ALL))),  # no two of one class
+        ({"logits": np.r_[ONE_HOT[:200], np.roll(ONE_HOT, 1, 0)[200:]]}, ALL.labels),  # weak
+    ],
+)
+def test_outputs_that_may_be_right_are_used(file, outputs, labels):
+    read_recorded(file(**outputs), "path").check_labels(np.arange(len(labels)), labels, "path")
+
+
+def test_the_order_is_checked_before_anything_is_written(file, tmp_path):
+    path = file(logits=np.roll(ONE_HOT, 1, 0))
+    values = config(path)
+    values["data"]["train_split"] = "train"
+    says = (
+        r"^stages\.student\.networks\.teacher\.path = .* is 10\.30%, and chance is 10\.00%; record"
+    )
+    with pytest.raises(UsageError, match=says):
+        Run(values, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_recorded_network_looks_up_its_rows():

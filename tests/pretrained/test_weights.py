@@ -115,7 +115,7 @@ def test_a_stage_must_be_finished(tmp_path):
         load(tmp_path / "nothing")
     (tmp_path / "checkpoints").mkdir()
     write_end(tmp_path)
-    with pytest.raises(UsageError, match="last checkpoint of step 2, but there is none: delete"):
+    with pytest.raises(UsageError, match="of step 2, but there is none: delete the folder"):
         load(tmp_path)
     (tmp_path / "stage.json").write_text("[]")
     with pytest.raises(UsageError, match=r"damaged stage.json .*: delete the folder and train or"):

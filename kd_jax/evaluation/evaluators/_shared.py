@@ -1,11 +1,13 @@
 """Code that the evaluators of embeddings share."""
 
+import os
 from collections.abc import Iterable
 
 import jax
 import numpy as np
 
-from kd_jax.core.errors import UsageError
+from kd_jax.core.errors import UsageError, reason
+from kd_jax.data.local_files import expanded, open_file
 from kd_jax.data.preprocessing import Degradation, check_aspect
 from kd_jax.evaluation.base import EvaluationContext, PyTree
 from kd_jax.evaluation.embed_sets import SetEmbedder, check_size
@@ -34,6 +36,18 @@ def check_options(size: Size | None, probe_sizes: tuple[int, ...]) -> None:
         raise ValueError(f"size must be a height and a width, not {size}")
     if any(pixels < 1 for pixels in probe_sizes):
         raise ValueError(f"probe_sizes must be 1 or more pixels, not {probe_sizes}")
+
+
+def check_readable(path: str, *, folder: bool = False) -> None:
+    """Raises `UsageError` if a file, or a folder, cannot be opened. Its content is not read."""
+    try:
+        if folder:
+            os.scandir(expanded(path)).close()
+        else:
+            open_file(expanded(path)).close()
+    except OSError as error:
+        kind = "folder of images" if folder else "file of pairs"
+        raise UsageError(f"{path} cannot be read ({reason(error)}): name a {kind}.") from error
 
 
 def check_images(

@@ -18,6 +18,7 @@ from kd_jax.evaluation.base import (
 from kd_jax.evaluation.evaluators._shared import (
     check_images,
     check_options,
+    check_readable,
     embedder,
     suffixed,
 )
@@ -97,6 +98,10 @@ class IdentificationEvaluator(Evaluator):
     def headline(self) -> str:
         """See `Evaluator`."""
         return f"rank_{self.ranks[0]}" if self.layout == "folders" else f"rank_{self.ranks[0]}_4.2m"
+
+    def check_files(self) -> None:
+        """See `Evaluator`."""
+        check_readable(self.images, folder=True)
 
     def build(self, context: EvaluationContext) -> Callable[[PyTree], Metrics]:
         """Reads the images and prepares one program for all names and sizes."""

@@ -18,6 +18,7 @@ from kd_jax.evaluation.base import (
 from kd_jax.evaluation.evaluators._shared import (
     check_images,
     check_options,
+    check_readable,
     embedder,
     suffixed,
 )
@@ -88,6 +89,14 @@ class VerificationEvaluator(Evaluator):
     def headline(self) -> str:
         """See `Evaluator`."""
         return "accuracy"
+
+    def check_files(self) -> None:
+        """See `Evaluator`."""
+        for path in (self.pairs, self.threshold_pairs):
+            if path is not None:
+                check_readable(path)
+        if self.images is not None:
+            check_readable(self.images, folder=True)
 
     def build(self, context: EvaluationContext) -> Callable[[PyTree], Metrics]:
         """Reads the pairs and prepares one program for all names and sizes."""

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 
 from kd_jax.core.errors import UsageError
-from kd_jax.models import Outputs, layers
+from kd_jax.models import Outputs, layers, norms
 
 
 class GuidedModule(nn.Module):
@@ -48,7 +48,7 @@ class GuidedModule(nn.Module):
                 f" last one's {size[0]}x{size[1]}: take fewer guided modules or another network."
             )
         conv = layers.convolution(x.dtype)
-        norm = layers.batch_norm(train=True, axis_name=self.axis_name)
+        norm = norms.batch_norm(train=True, axis_name=self.axis_name)
         stride = 2 if x.shape[1] >= 2 * size[0] and x.shape[2] >= 2 * size[1] else 1
         height, width = (stride * new for new in size)
         x = jax.image.resize(x, (len(x), height, width, x.shape[3]), "linear", antialias=True)

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kd_jax.models import layers
+from kd_jax.models import layers, norms
 
 
 class HintRegressor(nn.Module):
@@ -32,7 +32,7 @@ class HintRegressor(nn.Module):
         x = layers.convolution(x.dtype, kernel_init=layers.kaiming_uniform)(
             self.features, 1, name="conv"
         )(x)
-        return nn.relu(layers.batch_norm(train=True, axis_name=self.axis_name)(name="norm")(x))
+        return nn.relu(norms.batch_norm(train=True, axis_name=self.axis_name)(name="norm")(x))
 
 
 class GaussianRegressor(nn.Module):

@@ -7,14 +7,17 @@ arrays, safetensors, or NumPy's archive. No code in a file is executed, see `unp
 
 import hashlib
 import io
+import os
 import zipfile
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 
-from kd_jax.core.errors import UsageError
+from kd_jax.core.errors import UsageError, reason
 from kd_jax.core.files import PathLike, absolute_path
+from kd_jax.data.local_files import open_file
 from kd_jax.pretrained.pytorch import safetensors
 from kd_jax.pretrained.pytorch.unpickling import Refused, Unpickler, arrays, printable
 
@@ -53,10 +56,10 @@ def read_file(path: PathLike) -> WeightsFile:
     """
     place = absolute_path(path)
     try:
-        content = place.read_bytes()
+        content = _content(place)
     except OSError as error:
         raise UsageError(
-            f"{path} cannot be read ({error.strerror or error}): name a file of weights, such as"
+            f"{path} cannot be read ({reason(error)}): name a file of weights, such as"
             " resnet56.pth."
         ) from error
     try:
@@ -68,10 +71,9 @@ def read_file(path: PathLike) -> WeightsFile:
             " `network.state_dict()` in PyTorch."
         ) from error
     except Exception as error:  # a damaged file fails in many ways, and may demand any memory
-        reason = printable(str(error).strip() or type(error).__name__, 200)
+        why = printable(reason(error), 200)
         raise UsageError(
-            f"{path} cannot be read as weights of PyTorch ({reason}): download or copy the file"
-            " again."
+            f"{path} cannot be read as weights of PyTorch ({why}): download or copy the file again."
         ) from error
     if not tensors:
         words = [printable(key, 40) for key in list(tree)[:5] if isinstance(key, str)]
@@ -80,6 +82,14 @@ def read_file(path: PathLike) -> WeightsFile:
             " save the `state_dict()` of the network."
         )
     return WeightsFile(place.name, hashlib.sha256(content).hexdigest(), tensors)
+
+
+def _content(path: epath.Path) -> bytes:
+    """Returns the bytes of a regular file or of an object in a bucket."""
+    if "://" in os.fspath(path):
+        return path.read_bytes()
+    with open_file(path) as file:
+        return file.read()
 
 
 def _parse(content: bytes) -> Mapping[Any, Any]:
