@@ -204,8 +204,13 @@ def start_processes() -> None:
 
 
 def _unraisable(unraisable: Any) -> None:
-    """Prints an exception, except those of TensorStore's writes after one of them has failed."""
-    if str(unraisable.exc_value) != "Event loop is closed":
+    """Prints an exception, except those of Orbax and TensorStore after an error of their own.
+
+    They are of other reads and writes that began at the same time, and come when these are freed.
+    """
+    code = getattr(unraisable.object, "cr_code", None)  # of a coroutine
+    of_orbax = code is not None and "orbax" in code.co_filename
+    if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 
 

@@ -19,6 +19,9 @@ and with the gain over a stage, paired by seed, with its standard error:
 `--shared` trains these stages once, with the first seed, and all runs start from them. `--stages`
 chooses stages of every run. `--metrics=accuracy,validation/accuracy` chooses the columns of the
 table.
+
+On accelerators, the compiled programs are kept in the folder `programs` of the working directory,
+unless `JAX_COMPILATION_CACHE_DIR` names another: a run that resumes does not compile again.
 """
 
 import argparse
@@ -68,6 +71,9 @@ def _run(argv: list[str]) -> None:
     parser.require(args, "workdir")
     if args.multihost:
         _cli.start_processes()
+    from kd_jax.core.devices import keep_programs
+
+    keep_programs(absolute_path(args.workdir, "--workdir") / "programs")
     if args.seeds or args.sweep:
         _sweep(args, _config(args, assignments))
         return

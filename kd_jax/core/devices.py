@@ -1,9 +1,11 @@
 """Devices: the mesh over which batches are split, and the placement of arrays."""
 
 import functools
+import os
 
 import jax
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -32,6 +34,16 @@ def platform(mesh: Mesh) -> str:
     """Returns the platform of the devices: `cpu`, `gpu`, `tpu` or the name of a plugin."""
     name: str = mesh.devices.flat[0].platform
     return name
+
+
+def keep_programs(folder: epath.Path) -> None:
+    """Lets JAX keep compiled programs in a folder, from which later processes read them.
+
+    A folder that the user has chosen (`JAX_COMPILATION_CACHE_DIR`) stays. The programs of a CPU are
+    not kept: another machine could not run all of its instructions.
+    """
+    if jax.config.jax_compilation_cache_dir is None and jax.default_backend() != "cpu":
+        jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -178,10 +178,12 @@ class Run:
 
     def _claim_workdir(self) -> None:
         path = self.workdir / "config.json"
-        if not any(any_process(path.exists())):
-            if jax.process_index() == 0:
+        with contextlib.ExitStack() as stack:
+            if not any(any_process(path.exists())) and jax.process_index() == 0:
                 output_folder(self.workdir, "--workdir").mkdir(parents=True, exist_ok=True)
-            self._write(path, self.config)
+                stack.enter_context(locked(self.workdir, "--workdir"))
+            if not any(any_process(path.exists())):  # another run may have written it just now
+                self._write(path, self.config)
         try:
             before = self._before = read_json(path)
         except (OSError, ValueError) as error:

@@ -24,10 +24,6 @@ def command(tmp_path_factory):
     programs = tmp_path_factory.mktemp("programs")
 
     def start(workdir, *more, module=("kd_jax", "train"), limits=None):
-        def limit():
-            for name, value in (limits or {}).items():
-                resource.setrlimit(name, (value, value))
-
         environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT / "tests"),
@@ -36,15 +32,17 @@ def command(tmp_path_factory):
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         arguments = [f"--config={CONFIG}", f"--workdir={workdir}", *more]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", *module, *arguments],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=limit if limits else None,
         )
+        for name, value in (limits or {}).items():  # long before its first file
+            resource.prlimit(process.pid, name, (value, value))
+        return process
 
     return start
 

@@ -1,12 +1,14 @@
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from kd_jax.core.devices import (
     Agreement,
     any_process,
     check_divisible,
     data_mesh,
+    keep_programs,
     place,
     replicated,
     split,
@@ -45,6 +47,21 @@ def test_a_batch_that_does_not_divide_names_the_nearest_sizes(size, choices):
 def test_an_impossible_number_of_devices_is_refused(number):
     with pytest.raises(UsageError, match=rf"num_devices = {number} is impossible: choose 1 to 8"):
         data_mesh(number)
+
+
+@pytest.mark.parametrize(
+    ("backend", "chosen", "kept"),
+    [("tpu", None, "gs://runs/programs"), ("tpu", "mine", "mine"), ("cpu", None, None)],
+)
+def test_programs_of_accelerators_are_kept(monkeypatch, backend, chosen, kept):
+    before = jax.config.jax_compilation_cache_dir
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    try:
+        jax.config.update("jax_compilation_cache_dir", chosen)
+        keep_programs(epath.Path("gs://runs/programs"))
+        assert jax.config.jax_compilation_cache_dir == kept
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
 
 
 def test_one_process_decides_alone():

@@ -7,6 +7,7 @@ pooled and classified.
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from kd_jax.core.errors import UsageError
 from kd_jax.models import Outputs, layers, norms
@@ -51,7 +52,10 @@ class GuidedModule(nn.Module):
         norm = norms.batch_norm(train=True, axis_name=self.axis_name)
         stride = 2 if x.shape[1] >= 2 * size[0] and x.shape[2] >= 2 * size[1] else 1
         height, width = (stride * new for new in size)
-        x = jax.image.resize(x, (len(x), height, width, x.shape[3]), "linear", antialias=True)
+        # The highest precision would multiply bfloat16 numbers in several passes.
+        exact = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
+        new = (len(x), height, width, x.shape[3])
+        x = jax.image.resize(x, new, "linear", antialias=True, precision=exact)
         inner = layers.scaled(channels, 1 / self.reduction)
         x = nn.relu(norm(name="norm1")(conv(inner, 1, name="conv1")(x)))
         x = nn.relu(norm(name="norm2")(conv(inner, 3, stride, name="conv2")(x)))
