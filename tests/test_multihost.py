@@ -1,69 +1,128 @@
-"""Compares two processes of two devices each, as on a pod, with one process."""
+"""Compares two processes of two devices each, as in a Slurm job, with one process."""
 
+import contextlib
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
+import time
 
+import fake_bucket
 import pytest
 import small_config
 import small_faces
+import small_pod
+from etils import epath
 
 from kd_jax.experiment.run import Run
 
-ROOT = pathlib.Path(__file__).parents[1]
+TESTS = pathlib.Path(__file__).parent
+SLURM = TESTS.parent / "docs" / "examples" / "slurm.sh"
+SRUN = """#!/bin/bash
+# srun on one machine: two tasks, with the variables of Slurm that JAX reads.
+export SLURM_STEP_NODELIST=localhost SLURM_STEP_NUM_NODES=1 SLURM_NTASKS=2
+for task in 0 1; do
+  SLURM_PROCID=$task SLURM_LOCALID=$task "${@:2}" &
+  echo $! > "$TASKS/$task"
+done
+code=0
+for job in $(jobs -p); do
+  wait "$job" || code=$?
+done
+exit $code
+"""
 
 
-def config(faces):
-    """Returns HORKD on faces; each process decodes the images of its own devices."""
-    values = small_faces.get_config(faces, stream=True)
-    values["stages"]["student"]["method"] = (
-        small_config.get_config().stages.student.method.to_dict()
+def job_number():
+    """Returns the number of a job for which JAX chooses a port that is free.
+
+    It takes the last 4096 ports, by the number of the job: jax/_src/clusters/slurm_cluster.py.
+    """
+    for number in range(os.getpid(), os.getpid() + 4096):
+        with socket.socket(socket.AF_INET6) as trial:
+            try:
+                trial.bind(("::", 2**16 - 2**12 + number % 2**12))
+                return number
+            except OSError:
+                continue
+    raise RuntimeError("no port is free")
+
+
+def start_job(folder, workdir, faces, bucket):
+    """Runs `docs/examples/slurm.sh` with small values, on this machine."""
+    programs = {
+        "activate": "",
+        "srun": SRUN,
+        "scontrol": f'#!/bin/bash\necho "$@" > {folder}/scontrol\n',
+        "kd-jax": f'#!/bin/bash\nexec {sys.executable} -m kd_jax "$@"'
+        f" --import={fake_bucket.__file__}\n",
+    }
+    (folder / "bin").mkdir()
+    for name, text in programs.items():
+        (folder / "bin" / name).write_text(text)
+        (folder / "bin" / name).chmod(0o755)
+    values = {
+        "environment": folder,
+        "config": f"{small_pod.__file__}:{faces}",
+        "workdir": workdir,
+    }
+    lines = SLURM.read_text().splitlines()
+    lines = [
+        f"{n}={values[n]}" if (n := line.partition("=")[0]) in values else line for line in lines
+    ]
+    (folder / "job.sh").write_text("\n".join(lines))
+    environment = {
+        **os.environ,
+        **bucket.environment(),
+        "JAX_NUM_CPU_DEVICES": "2",
+        "JAX_PLATFORMS": "cpu",
+        "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(TESTS),
+        "SLURM_JOB_ID": str(job_number()),
+        "TASKS": str(folder),
+    }
+    command = ["bash", folder / "job.sh"]
+    return subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    values["num_devices"] = None
-    values["checkpoint_minutes"] = 0.001  # also between evaluations
-    for stage in values["stages"].values():
-        stage["epochs"] = 1.0
-    return values
 
 
-def work(process, port, faces, workdir):
-    """Runs one of the processes."""
-    import jax
-
-    jax.config.update("jax_num_cpu_devices", 2)
-    jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=process)
-    summary = Run(config(faces), workdir).run()
-    assert summary["device"]["count"] == 4
-    assert summary["device"]["processes"] == 2
+@contextlib.contextmanager
+def ended_at_last(job):
+    """Ends all processes of a job, also after a failed test."""
+    try:
+        yield job
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    code = (
-        "import sys, test_multihost as t;"
-        "t.work(int(sys.argv[1]), int(sys.argv[2]), *map(t.pathlib.Path, sys.argv[3:]))"
-    )
+def test_two_processes_of_a_slurm_job_stop_and_one_resumes(tmp_path, monkeypatch):
+    """The folder of the run is in a bucket, and one process gets SIGTERM in the second stage."""
     faces = tmp_path / "faces"
     small_faces.write(faces)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "JAX_PLATFORMS": "cpu"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(i), str(port), str(faces), str(tmp_path / "two")],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    errors = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
-    # One process continues what two have finished; its numbers are those of one that did it all.
-    together = Run(config(faces), tmp_path / "two").run()
-    alone = Run(config(faces), tmp_path / "one").run()
+    config = small_pod.get_config(str(faces))
+    with fake_bucket.Bucket() as bucket:
+        for name, value in bucket.environment().items():
+            monkeypatch.setenv(name, value)
+        workdir = epath.Path("gs://bucket/run")
+        with ended_at_last(start_job(tmp_path, workdir, faces, bucket)) as job:
+            while not any("student/checkpoints" in name for name in list(bucket.objects)):
+                assert job.poll() is None, job.stderr.read()
+                time.sleep(0.01)
+            os.kill(int((tmp_path / "1").read_text()), signal.SIGTERM)
+            errors = job.communicate(timeout=300)[1]
+            assert job.returncode == 128 + signal.SIGTERM, errors
+            assert errors.count("stopped: stage 'student' is saved at step ") == 2, errors
+            assert (tmp_path / "scontrol").read_text().startswith("requeue ")
+        config.checkpoint_minutes = 10.0  # this key may change
+        with small_config.compiled_once(tmp_path / "programs"):
+            together = Run(config, workdir).run()
+            alone = Run(config, tmp_path / "one").run()
+    device = together["stages"][0]["device"]
+    assert (device["count"], device["processes"]) == (4, 2)
     for stage, other in zip(together["stages"], alone["stages"], strict=True):
         assert stage["last"] == pytest.approx(other["last"], rel=1e-5)

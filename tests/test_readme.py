@@ -17,7 +17,14 @@ from kd_jax.experiment.specs import experiment
 from kd_jax.pretrained.recorded import read_recorded
 
 ROOT = pathlib.Path(__file__).parents[1]
-DOCUMENTS = ["README.md", "docs/api.md", "docs/promises.md", "docs/teachers.md", "CONTRIBUTING.md"]
+DOCUMENTS = [
+    "README.md",
+    "docs/api.md",
+    "docs/clusters.md",
+    "docs/promises.md",
+    "docs/teachers.md",
+    "CONTRIBUTING.md",
+]
 NOTES = ["configs/ekd/README.md", "configs/kdim/README.md"]
 
 

@@ -194,13 +194,25 @@ def start_processes() -> None:
     """Joins the processes of a pod or cluster; it must come before any use of a device."""
     import jax
 
+    # JAX's own service would take SIGTERM, and the run would not stop: see `core.stop`.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize()
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:  # the libraries of clusters raise any exception
         raise UsageError(
-            f"--multihost cannot join the other processes ({error}): start it on every host of a"
-            " TPU pod, a Slurm job or a Kubernetes job, or leave --multihost out."
+            f"--multihost cannot join the other processes ({reason(error)}): start it on every host"
+            " of a TPU pod, with srun in a Slurm job or in each pod of a Kubernetes job, as"
+            " docs/clusters.md shows, or leave --multihost out."
         ) from error
+
+
+_LIMITS = {
+    "can't start new thread": "no more threads can be started: raise the limit of processes (ulimit"
+    " -u), and run the same command again.",
+    "RESOURCE_EXHAUSTED": "the memory of the device is full: lower data.batch_size or"
+    " data.eval_batch_size, or use more devices.",
+}
+"""Sentences for errors of limits, by a part of their text: of Python, and of XLA."""
 
 
 def _unraisable(unraisable: Any) -> None:
@@ -250,10 +262,19 @@ def exit_code(main: Callable[[], object]) -> int:
         return _report(f"{where}{reason(error)}: {remedy}, and run the same command again.")
     except MemoryError:
         return _report("the memory is full: use fewer or smaller images at once.")
+    except RuntimeError as error:
+        for sign, sentence in _LIMITS.items():
+            if sign in str(error):
+                return _report(sentence)
+        raise
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "kd_jax":
             raise
         return _report(f"{error.name} is not installed: run `pip install 'kd_jax[train]'`.")
+    except ImportError as error:
+        if "gcsfs" not in str(error):
+            raise
+        return _report("paths that begin with gs:// need gcsfs: run `pip install gcsfs`.")
     except SystemExit as done:  # argparse has printed its help
         return int(done.code or 0)
     except Stopped as stopped:

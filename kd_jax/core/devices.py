@@ -42,8 +42,9 @@ def keep_programs(folder: epath.Path) -> None:
     A folder that the user has chosen (`JAX_COMPILATION_CACHE_DIR`) stays. The programs of a CPU are
     not kept: another machine could not run all of its instructions.
     """
-    if jax.config.jax_compilation_cache_dir is None and jax.default_backend() != "cpu":
-        jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
+    option = "jax_compilation_cache_dir"
+    if getattr(jax.config, option) is None and jax.default_backend() != "cpu":
+        jax.config.update(option, os.fspath(folder))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -27,6 +27,10 @@ REMEDIES = {
     errno.ENFILE: "close files of other programs",
     errno.EIO: "check the disk",
     errno.ENOENT: "restore its folder",
+    **dict.fromkeys(
+        (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT),
+        "check the network",
+    ),
 }
 """What the user can do about errors of the operating system."""
 
@@ -178,7 +182,7 @@ def output_folder(path: PathLike, key: str) -> epath.Path:
         if "://" not in os.fspath(place):
             if os.path.lexists(place) and not place.is_dir():
                 raise OSError(errno.ENOTDIR, "it is no folder")
-            _try_to_write(place / ".trial.tmp")
+            _try_to_write(place / f".trial.{os.getpid()}.tmp")
     return place
 
 
@@ -200,18 +204,19 @@ def _try_to_write(draft: epath.Path) -> None:
     if not above.is_dir():
         raise OSError(errno.ENOTDIR, f"{above} is no folder")
     try:
-        draft.parent.mkdir(parents=True, exist_ok=True)
+        os.makedirs(draft.parent, exist_ok=True)
         draft.unlink(missing_ok=True)
-        with open(draft, "xb") as file:
+        with contextlib.suppress(FileNotFoundError), open(draft, "xb") as file:
+            # Not found: another process, which tries the same, has just removed the new folder.
             file.write(bytes(_TRIAL))
             file.flush()
             os.fsync(file.fileno())
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
-        for folder in missing:  # the innermost first
+        for folder in missing:  # the innermost first; one that another process uses stays
             with contextlib.suppress(OSError):
-                folder.rmdir()
+                os.rmdir(folder)
 
 
 def differences(before: Any, now: Any, key: str = "") -> list[str]:

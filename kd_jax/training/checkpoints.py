@@ -8,12 +8,14 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.sharding import Sharding
 from orbax.checkpoint import checkpoint_managers as policies
 
 from kd_jax.core.errors import UsageError, reason
-from kd_jax.core.files import PathLike, absolute_path
+from kd_jax.core.files import PathLike, absolute_path, read_json
 from kd_jax.core.hashing import content_hash, json_hash
+from kd_jax.data.local_files import is_count
 from kd_jax.training.peers import lost_process
 from kd_jax.training.state import ADAPTERS, TrainState
 
@@ -80,11 +82,7 @@ class Checkpoints:
                 )
                 self._manager = ocp.CheckpointManager(self.directory, options=options)
         except Exception as error:  # broken files raise any exception
-            remedy = "the one of the greatest step is damaged, delete its folder to resume from the"
-            remedy = self._train_again() if read_only else f"{remedy} one before"
-            raise UsageError(
-                f"The checkpoints in {self.directory} cannot be read ({_reason(error)}): {remedy}."
-            ) from error
+            raise self._unreadable(_reason(error)) from error
 
     def __enter__(self):
         return self
@@ -223,9 +221,19 @@ class Checkpoints:
             raise self._damaged(step, _reason(error)) from error
         return found
 
+    def _unreadable(self, reason: str) -> UsageError:
+        """Returns the error for a folder that cannot be opened, such as for a damaged score."""
+        for step in sorted(_steps(self.directory), reverse=True):
+            try:
+                read_json(self.directory / str(step) / "metrics" / "metrics")
+            except (OSError, ValueError) as error:
+                return self._damaged(step, _reason(error))
+        remedy = self._train_again() if self._finished else "delete it to train the stage again"
+        return UsageError(f"{self.directory} cannot be read ({reason}): {remedy}.")
+
     def _damaged(self, step: int, reason: str) -> UsageError:
-        older = [s for s in self._manager.all_steps() if s < step]
-        then = f"from step {max(older)}" if older else "from the beginning of this stage"
+        others = _steps(self.directory) - {step}
+        then = f"from step {max(others)}" if others else "from the beginning of this stage"
         remedy = self._train_again() if self._finished else f"delete that folder to resume {then}"
         return UsageError(
             f"The checkpoint {self.directory / str(step)} is damaged ({reason}): {remedy}."
@@ -276,6 +284,11 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def _steps(folder: epath.Path) -> set[int]:
+    """Returns the steps that have a folder."""
+    return {int(path.name) for path in folder.glob("*") if is_count(path.name)}
 
 
 def _reason(error: Exception) -> str:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 from etils import epath
 
@@ -88,6 +89,24 @@ def test_a_write_that_fails_at_the_end_is_one_sentence(one_sentence, tmp_path, m
     error = one_sentence(lambda _: commands.exit_code(write))
     assert "e.npz cannot be written (No space left on device): free space on the disk, and" in error
     assert not os.listdir(tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (RuntimeError("can't start new thread"), "raise the limit of processes"),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), "lower data.batch_size"),
+        (MemoryError(), "the memory is full"),
+        (OSError(24, "Too many open files"), "raise the limit of open files"),
+        (ConnectionRefusedError(111, "Connection refused"), "check the network"),
+        (ImportError("Please install gcsfs to access Google Storage"), "need gcsfs: run"),
+    ],
+)
+def test_limits_of_the_machine_are_one_sentence(one_sentence, error, says):
+    def fail():
+        raise error
+
+    assert says in one_sentence(lambda _: commands.exit_code(fail))
 
 
 @pytest.mark.parametrize("name", commands.names())

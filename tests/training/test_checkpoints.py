@@ -131,9 +131,11 @@ def test_reading_changes_nothing(state, tmp_path):
 def test_broken_metrics_are_one_sentence_too(state, tmp_path):
     with Checkpoints(tmp_path / "c") as checkpoints:
         checkpoints.save(at(state, 1), {}, META, 0.5)
+        checkpoints.save(at(state, 2), {}, META, 0.4)
     (tmp_path / "c" / "1" / "metrics" / "metrics").write_text("{")
-    with pytest.raises(UsageError, match=r"cannot be read .* delete its folder"):
-        Checkpoints(tmp_path / "c").save(at(state, 2), {}, META, 0.5)
+    says = r"The checkpoint .*/c/1 is damaged .*: delete that folder to resume from step 2"
+    with pytest.raises(UsageError, match=says):
+        Checkpoints(tmp_path / "c")
 
 
 def test_a_state_that_is_donated_after_save_is_saved_whole(state, tmp_path):
