@@ -5,7 +5,6 @@ import os
 
 import jax
 import numpy as np
-from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -36,7 +35,7 @@ def platform(mesh: Mesh) -> str:
     return name
 
 
-def keep_programs(folder: epath.Path) -> None:
+def keep_programs(folder: str | os.PathLike[str]) -> None:
     """Lets JAX keep compiled programs in a folder, from which later processes read them.
 
     A folder that the user has chosen (`JAX_COMPILATION_CACHE_DIR`) stays. The programs of a CPU are

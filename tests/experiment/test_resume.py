@@ -45,9 +45,11 @@ def logs(workdir, stage):
     return [{**json.loads(line), "images_per_second": None} for line in lines]
 
 
-@pytest.mark.parametrize("saves", [2, 6])  # in the first and in the second stage
+@pytest.mark.parametrize("saves", [2, 26])  # in the first and in the second stage
 def test_an_interrupted_run_ends_with_the_same_numbers(finished, tmp_path, monkeypatch, saves):
-    interrupted(tmp_path, monkeypatch, saves, changed({}))
+    often = changed({"checkpoint_minutes": 1e-9})  # after every step
+    interrupted(tmp_path, monkeypatch, saves, often)
+    assert (tmp_path / "student").exists() == (saves == 26)
     assert not (tmp_path / "results.json").exists()
     assert numbers(Run(changed({}), tmp_path).run()) == numbers(finished[1])
     for stage in ("teacher", "student"):

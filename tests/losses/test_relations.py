@@ -153,8 +153,9 @@ def test_the_variant_of_the_paper_normalizes_first(loss):
 def test_accelerators_compute_the_same_sums_in_another_way(x64):
     pair = map(np.float64, features("duplicates"))
     sides = [_triplets._sides(((x[:, None] - x[None]) ** 2).sum(2)) for x in pair]
+    third = np.arange(len(sides[0][0]))
     first, second = (
-        value_of(_triplets._loop, contract=contract, chunk_size=3)(sides, 0.7)
+        value_of(_triplets._loop, contract=contract, chunk_size=3)(sides, sides, third, 0.7)
         for contract in (_triplets._product, _triplets._reduction)
     )
     close = functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
