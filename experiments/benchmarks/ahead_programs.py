@@ -145,7 +145,7 @@ def loss(name: str, sizes: Sequence[int], mesh: Mesh) -> Subject:
     """
     case = CASES[name]
     try:
-        arrays = case.inputs(lambda *shape: np.zeros(shape, np.float32), *sizes)
+        arrays = case.inputs(lambda *shape: np.ones(shape, np.float32), *sizes)
     except TypeError as error:
         raise UsageError(
             f"--sizes has {len(sizes)} numbers, but {name} takes others: see `loss_cases.SIZES`."

@@ -139,8 +139,6 @@ def test_a_step_of_horkd_compiles_for_tpus(topology, tmp_path, capsys):
     assert not any("conv" in name for name in floats)
 
 
-@pytest.mark.slow
-@needs_libtpu
 def test_every_loss_lowers_for_tpus_and_gpus():
     from experiments.benchmarks.loss_cases import CASES, SIZES
     from kd_jax.core.devices import data_mesh
