@@ -293,7 +293,7 @@ def _steps(folder: epath.Path) -> set[int]:
 
 def _reason(error: Exception) -> str:
     """Returns the reason of an error, without TensorStore's details."""
-    return reason(error).partition(". See full")[0]
+    return reason(error).partition(". See full")[0].partition(" [")[0]
 
 
 def _is_array(x: Any) -> bool:
