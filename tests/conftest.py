@@ -18,6 +18,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Leaves the long profiles out, except if `-m` names them."""
+    if "long" not in (config.option.markexpr or ""):
+        out = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if item not in out]
+        config.hook.pytest_deselected(items=out)
+
+
 def pytest_runtest_setup(item):
     """Compiles with optimization where numbers are tested, and quickly where steps are run."""
     numbers = {"losses", "models", "data"} & set(item.path.parts)

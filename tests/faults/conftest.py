@@ -15,14 +15,6 @@ ROOT = pathlib.Path(__file__).parents[2]
 _TOTALS = pytest.StashKey[list[str]]()
 
 
-def pytest_collection_modifyitems(config, items):
-    """Leaves the long profiles out, except if `-m` names them."""
-    if "long" not in (config.option.markexpr or ""):
-        out = [item for item in items if item.get_closest_marker("long")]
-        items[:] = [item for item in items if item not in out]
-        config.hook.pytest_deselected(items=out)
-
-
 def pytest_terminal_summary(terminalreporter, config):
     totals = config.stash.get(_TOTALS, [])
     if totals and "long" in (config.option.markexpr or ""):

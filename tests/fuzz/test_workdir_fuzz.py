@@ -13,6 +13,7 @@ import kd_jax
 from kd_jax.commands import main
 from kd_jax.experiment.run import Run
 
+pytestmark = pytest.mark.long
 CONFIG = f"--config={pathlib.Path(small_config.__file__)}"
 
 
