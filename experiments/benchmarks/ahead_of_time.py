@@ -181,7 +181,7 @@ def measure(subject: ahead_programs.Subject, target: targets.Target) -> tuple[di
         "collective_bytes": moved / subject.steps,
         "collectives_in_loops": sum(each.times > subject.steps for each in program.collectives()),
         "products": {
-            f"{' x '.join(each.operands)} -> {each.result}": runs / subject.steps
+            f"{each.operation} {' x '.join(each.operands)} -> {each.result}": runs / subject.steps
             for each, runs in program.products.items()
         },
         "copies": _copies(program, subject.steps * total * chip.clock / 1e3),

@@ -25,6 +25,7 @@ _CALLED = re.compile(r"(?:calls|to_apply|called_computations?)=\{?%?([\w.\-]+)")
 _BRANCHES = re.compile(
     r"(?:branch_computations=\{([^}]*)\}|(?:true|false)_computation=([\w.%\-]+))"
 )
+_OPERATION = re.compile(r'op_name="(?:[^"]*/)?([^"/]*)"')
 _TRIPS = re.compile(r'known_trip_count"?:?\s*\{"?n"?:"?(\d+)')
 
 
@@ -68,8 +69,9 @@ class Instruction:
 
 
 class Product(NamedTuple):
-    """A convolution or a matrix product: dtypes of the operands, and of the result."""
+    """Operation of JAX, such as `dot_general`; dtypes of its operands, and of its result."""
 
+    operation: str
     operands: tuple[str, ...]
     result: str
 
@@ -248,10 +250,11 @@ def _fused(computations: Mapping[str, Sequence[_Line]]) -> set[str]:
 
 
 def _product(line: _Line, types: Mapping[str, str]) -> Product:
-    arguments = line.text.partition(f" {line.code}(")[2].partition(")")[0]
-    names = re.findall(r"%([\w.\-]+)", arguments) or arguments.replace(" ", "").split(",")
+    names = re.findall(r"[\w.\-]+", line.text.partition(f" {line.code}(")[2].partition(")")[0])
     dtypes = tuple(types.get(name, "?").partition("[")[0] for name in names[:2])
-    return Product(dtypes, line.type.partition("[")[0])
+    # On TPUs both become convolutions; the name still says which one it was.
+    operation = _OPERATION.search(line.text)
+    return Product(operation[1] if operation else line.code, dtypes, line.type.partition("[")[0])
 
 
 class _Frames:
@@ -279,8 +282,7 @@ class _Frames:
 
 
 def _field(row: str, name: str) -> int:
-    found = re.search(rf"{name}=(\d+)", row)
-    return int(found[1]) if found else 0
+    return int(found[1]) if (found := re.search(rf"{name}=(\d+)", row)) else 0
 
 
 def _origin(
@@ -294,7 +296,5 @@ def _origin(
     for each in lines:
         if scope := re.search(r'op_name="([^"]*)"', each.text):
             found[scope[1], _field(each.text, "stack_frame_id")] += 1
-    if not found:
-        return "", ()
-    (name, number), _ = found.most_common(1)[0]
+    (name, number), _ = found.most_common(1)[0] if found else (("", 0), 0)
     return name, frames(number)

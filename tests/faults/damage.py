@@ -1,4 +1,4 @@
-"""Damages files of checkpoints and uses what is left: inside of a child of `warm`."""
+"""Damages files of checkpoints, then resumes and loads. It runs in a child process of `warm`."""
 
 import collections
 import contextlib

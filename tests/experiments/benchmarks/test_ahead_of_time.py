@@ -63,7 +63,7 @@ def test_reads_runs_cycles_collectives_products_and_origins():
     assert by_name["copy.2"].cycles == 70
     assert by_name["f"].frames[-1] == hlo.Frame("/src/kd_jax/losses/relations.py", "rkd_distance")
     assert ahead_of_time.scope(by_name["f"]) == "loss rkd_distance"
-    assert program.products == {hlo.Product(("bf16", "bf16"), "f32"): 1}
+    assert program.products == {hlo.Product("dot", ("bf16", "bf16"), "f32"): 1}
     (collective,) = program.collectives()
     assert (collective.times, collective.bytes) == (7, 256)
     assert ahead_of_time.scope(collective) == "collectives"
@@ -135,8 +135,9 @@ def test_a_step_of_horkd_compiles_for_tpus(topology, tmp_path, capsys):
     assert found["collectives_in_loops"] == 0
     set_bytes = 50_000 * 32 * 32 * 3
     assert found["temporary_bytes"] < set_bytes  # no copy of the images
-    floats = [name for name in found["products"] if name.startswith("f32 x f32")]
-    assert not any("conv" in name for name in floats)
+    convolutions = [name for name in found["products"] if "conv_general_dilated" in name]
+    assert convolutions
+    assert all("bf16 x bf16" in name for name in convolutions)
 
 
 def test_every_loss_lowers_for_tpus_and_gpus():
