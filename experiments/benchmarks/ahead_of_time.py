@@ -119,7 +119,9 @@ def _subject(
         "train_split": "train",
         "test_split": "test",
     }
-    return ahead_programs.step(config, args.stage, target.mesh, args.batch_size, args.steps)
+    return ahead_programs.step(
+        config, args.stage, target.mesh, target.chip.memory, args.batch_size, args.steps
+    )
 
 
 def _numbers(text: str, option: str, count: int | None = None) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from kd_jax.core.devices import replicated, split
 from kd_jax.core.errors import UsageError, check_choice
 from kd_jax.data import ImageSet, Source
 from kd_jax.data.base import register
-from kd_jax.data.loaders import Resident
+from kd_jax.data.resident import Resident, fits
 from kd_jax.experiment.plan import Plan
 from kd_jax.experiment.specs import experiment
 from kd_jax.training import init_state, statistics_shapes
@@ -81,7 +81,12 @@ class Shaped(Source):
 
 
 def step(
-    config: Mapping[str, Any], stage: str | None, mesh: Mesh, batch_size: int | None, steps: int
+    config: Mapping[str, Any],
+    stage: str | None,
+    mesh: Mesh,
+    memory: float,
+    batch_size: int | None,
+    steps: int,
 ) -> Subject:
     """Returns the train step of a stage, exactly as `kd-jax train` compiles it.
 
@@ -89,6 +94,7 @@ def step(
         config: plain values of a config; its images are replaced by shaped ones.
         stage: name of the stage; None is the last.
         mesh: devices to compile for.
+        memory: bytes of memory of each device.
         batch_size: number of images per step over all devices; None keeps that of the config.
         steps: maximum number of steps in one call; 0 is the number that a run takes.
     """
@@ -104,13 +110,13 @@ def step(
     return Subject(
         title=f"{name} of {plan.spec.experiment}, batch {plan.order.batch_size}",
         function=jit_program(plan.stages[name], mesh),
-        arguments=_arguments(plan, name, steps),
+        arguments=_arguments(plan, name, memory, steps),
         images=plan.order.batch_size,
         steps=steps,
     )
 
 
-def _arguments(plan: Plan, name: str, steps: int) -> tuple[Any, ...]:
+def _arguments(plan: Plan, name: str, memory: float, steps: int) -> tuple[Any, ...]:
     """Returns shapes and dtypes of the arguments of a program of `steps` steps."""
     stage, shapes, example = plan.stages[name], plan.shapes[name], jax.eval_shape(plan.example)
     frozen = {role: shapes[role] for role in stage.frozen}
@@ -130,9 +136,15 @@ def _arguments(plan: Plan, name: str, steps: int) -> tuple[Any, ...]:
         rows["image"] = jax.ShapeDtypeStruct((steps, batch, *shape), jnp.uint8)
         rows["label"] = jax.ShapeDtypeStruct((steps, batch), jnp.int32)
         return state, frozen, None, rows, steps
-    pixels: Any = jax.ShapeDtypeStruct((number, math.prod(shape)), jnp.uint8)
-    labels: Any = jax.ShapeDtypeStruct((number,), jnp.int32)
-    return state, frozen, Resident(pixels, labels, shape), rows, steps
+    mesh, width, whole = plan.mesh, math.prod(shape), replicated(plan.mesh)
+    labels: Any = jax.ShapeDtypeStruct((number,), jnp.int32, sharding=whole)
+    shared = not fits(number * width, memory)
+    length, sharding = number, whole
+    if shared:
+        length, sharding = -(-number // mesh.size) * mesh.size, split(mesh)
+    pixels: Any = jax.ShapeDtypeStruct((length, width), jnp.uint8, sharding=sharding)
+    images = Resident(pixels, labels, shape, mesh if shared else None)
+    return state, frozen, images, rows, steps
 
 
 def loss(name: str, sizes: Sequence[int], mesh: Mesh) -> Subject:

@@ -35,6 +35,12 @@ def platform(mesh: Mesh) -> str:
     return name
 
 
+def memory_limit(mesh: Mesh) -> int | None:
+    """Returns the bytes of memory of each device, or None where it is the memory of the host."""
+    statistics = mesh.local_devices[0].memory_stats()
+    return None if statistics is None else statistics.get("bytes_limit")
+
+
 def keep_programs(folder: str | os.PathLike[str]) -> None:
     """Lets JAX keep compiled programs in a folder, from which later processes read them.
 

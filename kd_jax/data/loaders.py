@@ -1,7 +1,5 @@
 """Loaders: bring images to the devices, all at once, or batch by batch during the computation."""
 
-import dataclasses
-import functools
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -12,9 +10,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from kd_jax.core.devices import place, replicated, split
+from kd_jax.core.devices import split
 from kd_jax.data.images import ImageSet, StoredImages
 from kd_jax.data.order import BatchOrder, sequential_batches
+from kd_jax.data.resident import Resident, put
 
 Rows = dict[str, np.ndarray]
 """Input of a compiled step, on the host: `index` int32, the rows of the images in the set, and
@@ -27,32 +26,6 @@ _BATCHES = 8
 """Maximum number of batches decoded ahead."""
 _BLOCK = 8
 """Number of images that a thread decodes at a time."""
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["pixels", "labels"], meta_fields=["shape"]
-)
-@dataclasses.dataclass(frozen=True)
-class Resident:
-    """A whole set of images on the devices.
-
-    An image is one row of pixels: XLA would give `[N, H, W, C]` another layout on a TPU, and copy
-    the whole set in every call.
-
-    Attributes:
-        pixels: uint8 `[N, H * W * C]`.
-        labels: int32 `[N]`.
-        shape: height, width and number of channels of every image.
-    """
-
-    pixels: jax.Array
-    labels: jax.Array
-    shape: tuple[int, int, int]
-
-    def __getitem__(self, index: jax.Array) -> dict[str, jax.Array]:
-        """Returns `image` uint8 `[K, H, W, C]` and `label` int32 `[K]` of the rows in `index`."""
-        image = self.pixels[index].reshape(*index.shape, *self.shape)
-        return {"image": image, "label": self.labels[index]}
 
 
 class Loader:
@@ -91,10 +64,8 @@ class ResidentLoader(Loader):
     """A set that is on the devices as a whole."""
 
     def __init__(self, images: ImageSet, mesh: Mesh):
-        """Puts a copy on every device."""
-        whole, shape = replicated(mesh), images.image_shape
-        pixels = place(images.images.reshape(len(images), -1), whole)
-        self.images: Resident = Resident(pixels, place(images.labels, whole), shape)
+        """Puts the images on the devices; see `kd_jax.data.resident.put`."""
+        self.images: Resident = put(images, mesh)
 
     def __len__(self) -> int:
         """Number of images."""

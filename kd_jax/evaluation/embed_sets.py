@@ -11,9 +11,10 @@ from jax.sharding import Mesh
 
 from kd_jax.core.devices import place, replicated, split
 from kd_jax.core.errors import UsageError
-from kd_jax.data.loaders import Loader, Resident, batch_of
+from kd_jax.data.loaders import Loader, batch_of
 from kd_jax.data.order import sequential_batches
 from kd_jax.data.preprocessing import Degradation
+from kd_jax.data.resident import Resident
 
 PyTree = Any
 
@@ -66,7 +67,7 @@ class SetEmbedder:
             reduce, static_argnums=1, in_shardings=self._batches, out_shardings=self._batches
         )
         self._take = jax.jit(
-            take, in_shardings=(whole, self._batches), out_shardings=(self._batches, whole)
+            take, in_shardings=(None, self._batches), out_shardings=(self._batches, whole)
         )
 
     def __call__(

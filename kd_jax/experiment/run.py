@@ -228,7 +228,13 @@ class Run:
                 )
             streamed = split != "test" and self.spec.data.stream
             make: Callable[..., Loader] = StreamedLoader if streamed else ResidentLoader
-            self._loaders[split] = make(self.plan.images[split], self.mesh)
+            loader = make(self.plan.images[split], self.mesh)
+            if loader.images and loader.images.mesh and self.spec.execution == "pmap":
+                raise UsageError(
+                    f"The images of {split} do not fit a single device, which execution = 'pmap'"
+                    " needs: set execution = 'jit', or data.stream = True."
+                )
+            self._loaders[split] = loader
         return self._loaders[split]
 
 

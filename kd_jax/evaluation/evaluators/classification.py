@@ -10,7 +10,8 @@ import numpy as np
 from kd_jax import losses
 from kd_jax.core.devices import place, replicated, split
 from kd_jax.core.errors import UsageError, check_choice
-from kd_jax.data.loaders import Resident, batch_of
+from kd_jax.data.loaders import batch_of
+from kd_jax.data.resident import Resident
 from kd_jax.evaluation.base import (
     EVALUATORS,
     SPLITS,
@@ -64,7 +65,7 @@ class ClassificationEvaluator(Evaluator):
                 for name in context.names
             }
 
-        compiled = jax.jit(count, in_shardings=(whole, whole, batches), out_shardings=whole)
+        compiled = jax.jit(count, in_shardings=(whole, None, batches), out_shardings=whole)
 
         def evaluate(variables: PyTree) -> Metrics:
             parts = []
