@@ -94,21 +94,21 @@ def example():
 
 
 def make_stage(execution="jit", method=None, mixup=0.0, **teacher):
-    """Returns a stage of `Tiny` networks: the teacher has twice the width and the resolution."""
+    """Returns a stage of `Tiny` networks: all have twice the width and resolution of `student`."""
     axis = {"axis_name": "data"} if execution == "pmap" else {}
     method = method or HORKD(pair_weight=1.0, triplet_weight=1.0, feature_weight=0.1)
-    networks = {
-        "teacher": models.create("tiny", num_classes=5, width=2.0, **axis, **teacher),
-        "student": models.create("tiny", num_classes=5, **axis),
-    }
-    sizes = {"teacher": (8, 8), "student": (4, 4)}
+    large = models.create("tiny", num_classes=5, width=2.0, **axis, **teacher)
+    small = models.create("tiny", num_classes=5, **axis)
     optimizer = OPTIMIZERS.get("sgd")(learning_rate=0.05, momentum=0.9, weight_decay=5e-4)
     return Stage(
-        networks={role: networks[role] for role in method.roles},
+        networks={role: small if role == "student" else large for role in method.roles},
         method=method,
         optimizer=optimizer_groups({"default": optimizer}, method.trained_roles, 6, 3),
         views=Views(
-            {role: View(sizes[role], NORMALIZATION) for role in method.roles},
+            {
+                role: View((4, 4) if role == "student" else (8, 8), NORMALIZATION)
+                for role in method.roles
+            },
             Augmentation(1, flip=True, mixup=mixup),
         ),
         info=INFO,

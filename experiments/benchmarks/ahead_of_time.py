@@ -11,13 +11,13 @@ The compilers of the accelerators are asked, no device is needed: `pip install l
 of which only the size is given (`--images=50000x32x32 --classes=100`).
 
 The report has the time to compile, the memory against that of the chip, the arithmetic and its
-lower bound, the compiler's estimate of the time by scope (TPUs only), the collectives, the types of
-all convolutions and products, and the copies.
+lower bound, the compiler's estimate of the time by scope (TPUs only), the number of kernels, the
+collectives, the types of all convolutions and products, and the copies.
 
 What it cannot know: the estimate is the sum of the compiler's cycles over the clock of the chip. It
 has no gathers, scatters, sorts, latencies of collectives, and no time of the host. It is a lower
-bound, for comparing variants, and no measured throughput. Operations and bytes of XLA's analysis
-count the body of a loop once.
+bound, for comparing variants, and no measured throughput. The bytes of XLA's analysis count the
+body of a loop once. It has none for GPUs: there they are those of all results, times two.
 """
 
 import argparse
@@ -144,10 +144,13 @@ def measure(subject: ahead_programs.Subject, target: targets.Target) -> tuple[di
     compiled = lowered.compile()
     seconds = time.monotonic() - started - lowering
     memory, text = compiled.memory_analysis(), compiled.as_text()
-    accessed = (compiled.cost_analysis() or {}).get("bytes accessed", 0.0)
     work = operations.count(traced.jaxpr.jaxpr, subject.steps)
     work *= 1 / subject.steps / target.mesh.size
     program, chip = hlo.read(text, subject.steps), target.chip
+    kernels = sum(each.times for each in program.kernels()) / subject.steps
+    accessed = (compiled.cost_analysis() or {}).get("bytes accessed", 0.0)
+    if not accessed:  # on GPUs: each result is written once and read once
+        accessed = 2 * sum(each.times * each.bytes for each in program.kernels()) / subject.steps
     scopes: dict[str, float] = collections.defaultdict(float)
     for each in program.instructions:
         scopes[scope(each)] += each.cycles / chip.clock * 1e3 / subject.steps
@@ -179,6 +182,7 @@ def measure(subject: ahead_programs.Subject, target: targets.Target) -> tuple[di
         "scopes": {
             name: ms for name, ms in sorted(scopes.items(), key=lambda item: -item[1]) if ms
         },
+        "kernels": kernels,
         "collectives": {name: n / subject.steps for name, n in collectives.items()},
         "collective_bytes": moved / subject.steps,
         "collectives_in_loops": sum(each.times > subject.steps for each in program.collectives()),
@@ -238,6 +242,7 @@ def report(found: dict[str, Any]) -> str:
         f"Bounds per step: arithmetic {found['arithmetic_ms']:.3f} ms"
         f" ({found['flops'] / 1e9:.1f} GFLOP), memory {found['memory_ms']:.3f} ms"
         f" ({found['bytes'] / 1e9:.2f} GB).",
+        f"Kernels per step: {found['kernels']:,.0f}.",
         f"Collectives per step: {found['collectives'] or 'none'},"
         f" {found['collective_bytes'] / 1e6:.1f} MB, {found['collectives_in_loops']} in loops.",
         f"Products: {found['products']}.",

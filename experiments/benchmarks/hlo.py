@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from experiments.benchmarks.stacks import Frame, Frames, field
+
 COLLECTIVES = (
     "all-gather",
     "all-reduce",
@@ -15,6 +17,10 @@ COLLECTIVES = (
     "ragged-all-to-all",
     "reduce-scatter",
 )
+_NO_WORK = {
+    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast"),
+    *("while", "conditional", "call", "after-all"),
+}
 _BYTES = {"pred": 1, "bf16": 2, "s4": 0.5, "u4": 0.5}
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) (?:\(.*\) -> .*)?\{\s*$")
 _NAME = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = ")
@@ -25,15 +31,9 @@ _CALLED = re.compile(r"(?:calls|to_apply|called_computations?)=\{?%?([\w.\-]+)")
 _BRANCHES = re.compile(
     r"(?:branch_computations=\{([^}]*)\}|(?:true|false)_computation=([\w.%\-]+))"
 )
+_LIBRARY = 'custom_call_target="__cu'  # cuDNN or cuBLAS
 _OPERATION = re.compile(r'op_name="(?:[^"]*/)?([^"/]*)"')
 _TRIPS = re.compile(r'known_trip_count"?:?\s*\{"?n"?:"?(\d+)')
-
-
-class Frame(NamedTuple):
-    """A function on the stack of Python when an operation was traced."""
-
-    file: str
-    function: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +100,11 @@ class Program:
                     found[each.channel] = each
         return list(found.values())
 
+    def kernels(self) -> list[Instruction]:
+        """Returns the instructions that compute or move data themselves."""
+        done = (each for each in self.instructions if not each.code.endswith("-done"))
+        return [each for each in done if each.code not in _NO_WORK]
+
 
 def kind(code: str) -> str:
     """Returns the kind of an instruction without the suffix of asynchronous ones."""
@@ -134,13 +139,13 @@ def read(text: str, iterations: int = 1) -> Program:
     """
     computations, entry = _computations(text)
     times = _times(computations, entry, iterations)
-    frames = _Frames(text)
+    frames = Frames(text)
     instructions, products = [], collections.Counter[Product]()
     for name, count in times.items():
         types = {line.name: line.type for line in computations[name]}
         inside = name in _fused(computations)
         for line in computations[name]:
-            if line.code in ("convolution", "dot"):
+            if line.code in ("convolution", "dot") or _LIBRARY in line.text:
                 products[_product(line, types)] += count
             if inside:
                 continue
@@ -254,39 +259,12 @@ def _product(line: _Line, types: Mapping[str, str]) -> Product:
     dtypes = tuple(types.get(name, "?").partition("[")[0] for name in names[:2])
     # On TPUs both become convolutions; the name still says which one it was.
     operation = _OPERATION.search(line.text)
-    return Product(operation[1] if operation else line.code, dtypes, line.type.partition("[")[0])
-
-
-class _Frames:
-    """The tables of a program that give the stack of Python of each operation."""
-
-    def __init__(self, text: str):
-        rows = dict[str, dict[int, str]]()
-        for title in ("FileNames", "FunctionNames", "FileLocations", "StackFrames"):
-            block = re.search(rf"^{title}\n((?:\d+ .*\n)*)", text, re.MULTILINE)
-            lines = block[1].splitlines() if block else []
-            rows[title] = {int(n): row for n, _, row in (line.partition(" ") for line in lines)}
-        self._files = {n: row.strip('"') for n, row in rows["FileNames"].items()}
-        self._functions = {n: row.strip('"') for n, row in rows["FunctionNames"].items()}
-        self._locations, self._stack = rows["FileLocations"], rows["StackFrames"]
-
-    def __call__(self, number: int) -> tuple[Frame, ...]:
-        """Returns the frames of a number, outermost first."""
-        found: list[Frame] = []
-        while (row := self._stack.get(number)) is not None:
-            place = self._locations.get(_field(row, "file_location_id"), "")
-            file = self._files.get(_field(place, "file_name_id"), "")
-            found.append(Frame(file, self._functions.get(_field(place, "function_name_id"), "")))
-            number = _field(row, "parent_frame_id") - 1  # the table counts from 1, the ids from 2
-        return tuple(reversed(found))
-
-
-def _field(row: str, name: str) -> int:
-    return int(found[1]) if (found := re.search(rf"{name}=(\d+)", row)) else 0
+    result = line.type.lstrip("(").partition("[")[0]
+    return Product(operation[1] if operation else line.code, dtypes, result)
 
 
 def _origin(
-    line: _Line, computations: Mapping[str, Sequence[_Line]], frames: _Frames
+    line: _Line, computations: Mapping[str, Sequence[_Line]], frames: Frames
 ) -> tuple[str, tuple[Frame, ...]]:
     """Returns the scope and the stack of an instruction, or of the most frequent one it fuses."""
     lines = [line]
@@ -295,6 +273,6 @@ def _origin(
     found: collections.Counter[tuple[str, int]] = collections.Counter()
     for each in lines:
         if scope := re.search(r'op_name="([^"]*)"', each.text):
-            found[scope[1], _field(each.text, "stack_frame_id")] += 1
+            found[scope[1], field(each.text, "stack_frame_id")] += 1
     (name, number), _ = found.most_common(1)[0] if found else (("", 0), 0)
     return name, frames(number)

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.benchmarks import ahead_of_time, hlo, operations
+from experiments.benchmarks import ahead_of_time, hlo, operations, stacks
 
 LIBTPU = importlib.util.find_spec("libtpu") is not None
 needs_libtpu = pytest.mark.skipif(not LIBTPU, reason="libtpu is not installed")
@@ -61,7 +61,9 @@ def test_reads_runs_cycles_collectives_products_and_origins():
     by_name = {each.name: each for each in program.instructions}
     assert by_name["copy.2"].times == 7  # 5 in the loop with a constant, 2 in the other
     assert by_name["copy.2"].cycles == 70
-    assert by_name["f"].frames[-1] == hlo.Frame("/src/kd_jax/losses/relations.py", "rkd_distance")
+    assert by_name["f"].frames[-1] == stacks.Frame(
+        "/src/kd_jax/losses/relations.py", "rkd_distance"
+    )
     assert ahead_of_time.scope(by_name["f"]) == "loss rkd_distance"
     assert program.products == {hlo.Product("dot", ("bf16", "bf16"), "f32"): 1}
     (collective,) = program.collectives()
