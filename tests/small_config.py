@@ -53,13 +53,15 @@ def get_config() -> ConfigDict:
 
 
 def online_config() -> ConfigDict:
-    """Two networks that learn together, each with a guided module."""
+    """Two networks that learn together, each with a guided module, from averages and parts."""
     config = get_config()
     stage = config.stages.teacher.copy_and_resolve_references()
     stage.method = {"name": "ekd"}
     stage.networks.teacher = {"name": "tiny", "options": {"width": 2.0}}
     stage.networks.student = {"name": "tiny"}
     stage.epochs = 1.0
+    stage.ema_decay = 0.9
+    stage.accumulate = 2
     config.stages = {"ekd": stage}
     return config
 

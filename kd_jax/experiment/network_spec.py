@@ -9,6 +9,7 @@ from kd_jax.core.errors import check_choice
 from kd_jax.data.preprocessing import Degradation, Normalization
 from kd_jax.pretrained.info import RECORDED
 from kd_jax.pretrained.weights import CHECKPOINTS, LAST
+from kd_jax.training.remat import REMAT
 
 
 def check_normalization(given: Normalization) -> None:
@@ -50,6 +51,9 @@ class NetworkSpec:
             they are known, else those of `data`.
         bgr: swap the input channels of a PyTorch file, whose network has seen BGR images. None
             swaps them if the original has.
+        remat: intermediate results that the backward pass computes again, to save memory: `none`;
+            `convolutions`, all except the results of convolutions and products; or `blocks`, all
+            except the results of the network's blocks. For trained networks.
         frozen: keep the weights as they are. None follows the method, which also decides which
             values are possible.
     """
@@ -67,11 +71,13 @@ class NetworkSpec:
     init_head: bool = True
     normalization: Normalization | None = None
     bgr: bool | None = None
+    remat: str = "none"
     frozen: bool | None = None
 
     def __post_init__(self):
         check_choice(self.init_checkpoint, CHECKPOINTS, "init_checkpoint")
-        for option in ("num_classes", "axis_name", "name"):
+        check_choice(self.remat, REMAT, "remat")
+        for option in ("num_classes", "axis_name", "name", "remat"):
             if option in self.options:
                 raise ValueError(f"options.{option} is set by the run: leave it out")
         if self.options.get("dtype") == "float64" and not jax.config.jax_enable_x64:

@@ -17,6 +17,7 @@ from kd_jax.data.preprocessing import Augmentation, Views
 from kd_jax.experiment.plan_checks import (
     LARGEST,
     check_evaluators,
+    check_parts,
     check_shapes,
     check_sizes,
     one_sentence,
@@ -94,6 +95,7 @@ class Plan:
         self.roles = Roles(spec, workdir, train)
         for name in spec.pipeline:
             self._check_length(name)
+            check_parts(f"stages.{name}.accumulate", spec.stages[name], data, mesh)
         self.stages = {name: self._stage(name) for name in spec.pipeline}
         self.shapes = {name: self._shapes(name) for name in spec.pipeline}
         for name in self.names:
@@ -162,6 +164,9 @@ class Plan:
                 steps=self.steps(name),
                 steps_per_epoch=self.order.steps_per_epoch,
             ),
+            accumulate=spec.accumulate,
+            ema_decay=spec.ema_decay,
+            remat={role: spec.networks[role].remat for role in spec.trained},
         )
 
     def _shapes(self, name: str) -> dict[str, PyTree]:
@@ -210,7 +215,8 @@ class Plan:
         stage = self.stages[name]
         # In the global view: the networks of `pmap` have their axis only inside it.
         networks = {role: self.roles.info(name, role).module() for role in stage.networks}
-        stage = dataclasses.replace(stage, networks=networks)
+        # The example has one image per device, which cannot be divided.
+        stage = dataclasses.replace(stage, networks=networks, accumulate=1)
 
         def first_step(variables):
             example = self.example()

@@ -68,6 +68,24 @@ def check_sizes(data: DataSpec, image_shape: tuple[int, int, int]) -> None:
             )
 
 
+def check_parts(key: str, stage: StageSpec, data: DataSpec, mesh: Mesh) -> None:
+    """Raises `UsageError` if the batch of a device cannot be divided into the parts of a stage.
+
+    Args:
+        key: config key of the number of parts.
+        stage: the specification of the stage.
+        data: the specification of the images.
+        mesh: devices of the run.
+    """
+    images = data.batch_size // mesh.size
+    if images % stage.accumulate:
+        raise UsageError(
+            f"{key} = {stage.accumulate} does not divide the {images} images per device of"
+            f" data.batch_size = {data.batch_size} on {mesh.size} devices: choose a number that"
+            f" divides {images}."
+        )
+
+
 def check_shapes(shapes: Any, key: str) -> None:
     """Raises `UsageError` for a network with an array that is too large for any device.
 

@@ -43,7 +43,8 @@ class DataSpec:
         validation_fraction: fraction of the training images of each class that is not trained on.
             It becomes the split `validation`, and the best checkpoint is then chosen on it.
         stream: decode the training images batch by batch while the devices compute. If false, all
-            of them are on every device.
+            of them are on every device if they take at most a quarter of its memory, else the
+            devices share them. The numbers are the same.
         normalization: mean and standard deviation of each channel on the scale 0 to 1, for networks
             that start from random weights. None takes those of the training images.
     """
@@ -94,6 +95,11 @@ class StageSpec:
         evaluators: further evaluations by name. The accuracy on the test images is always there.
         best: metric that chooses the best checkpoint; a leading `-` prefers small values. None is
             `validation/accuracy` with a validation split, else `accuracy`.
+        accumulate: number of parts of a batch that a step computes one after another, for batches
+            that do not fit into the memory. Batch norm, and losses that couple the images of a
+            batch, see one part at a time.
+        ema_decay: weight of the past, such as 0.999, in moving averages of the trained networks,
+            which are then evaluated and stored in their place. 0 keeps no averages.
     """
 
     networks: dict[str, NetworkSpec]
@@ -107,6 +113,8 @@ class StageSpec:
         default_factory=dict
     )
     best: str | None = None
+    accumulate: int = 1
+    ema_decay: float = 0.0
 
     def __post_init__(self):
         roles, name = self.method.roles, type(self.method).__name__
@@ -119,6 +127,10 @@ class StageSpec:
             frozen = role in self.method.frozen_roles
             if network.frozen not in (None, frozen):
                 raise ValueError(f"networks.{role}.frozen must be {frozen} for {name}")
+            if frozen and network.remat != "none":
+                raise ValueError(
+                    f"networks.{role} is frozen in {name} and has no backward pass: leave remat out"
+                )
             if network.name == RECORDED and not frozen:
                 raise ValueError(f"networks.{role} is trained by {name}: it cannot be recorded")
             if frozen and network.init_from is None and network.name != RECORDED:
@@ -141,6 +153,10 @@ class StageSpec:
         for key in ("epochs", "evaluate_every"):
             if not 0 < (value := getattr(self, key)) < math.inf:
                 raise ValueError(f"{key} must be greater than 0 and finite, not {value}")
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate must be 1 or more, not {self.accumulate}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be at least 0 and less than 1, not {self.ema_decay}")
         for group, optimizer in self.optimizers.items():
             if optimizer.warmup_epochs > self.epochs:
                 raise ValueError(

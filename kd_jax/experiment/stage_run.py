@@ -15,7 +15,8 @@ from kd_jax.core.files import differences
 from kd_jax.core.hashing import content_hash
 from kd_jax.core.stop import StopSignal
 from kd_jax.data import Loader, batch_of
-from kd_jax.data.loaders import Resident, Rows
+from kd_jax.data.loaders import Rows
+from kd_jax.data.resident import Resident
 from kd_jax.experiment import report
 from kd_jax.experiment.plan import Plan
 from kd_jax.experiment.stage_metrics import StageMetrics
@@ -224,7 +225,7 @@ class StageRun:
                 order=order,
                 steps=steps,
                 evaluate_every=max(1, round(min(spec.evaluate_every, spec.epochs) * epoch)),
-                evaluate=functools.partial(metrics, frozen=frozen),
+                evaluate=lambda state: metrics(state.averaged, frozen),
                 result=metrics.result,
                 best=metrics.best,
                 learning_rate=optimizer.rate(steps, epoch),

@@ -1,4 +1,4 @@
-"""Shared helpers: dtypes, checks, masks, and distances with finite gradients.
+"""Shared helpers: dtypes, checks, masks, and functions of numbers with finite gradients.
 
 Each comparison selects the special case (such as `x <= 0`), not the usual one (`x > 0`). NaN is in
 no comparison, so it takes the usual path and reaches the loss.
@@ -13,15 +13,6 @@ from jax.typing import ArrayLike
 
 # TensorFloat-32 and bfloat16 products would round away the small differences that losses measure.
 HIGHEST = jax.lax.Precision.HIGHEST
-
-REDUCTIONS = ("mean", "batchmean", "sum")
-"""Reductions of losses over tuples of images. "batchmean" is the sum over all tuples divided by the
-number of images, as in PyTorch."""
-
-# The measured error of a squared distance is below 10 roundings of the squared norms (widths up to
-# 4096, heavy tails). A squared distance of up to 32 roundings is too inexact to divide by, so such
-# rows count as equal.
-_NOISE = 32
 
 
 def upcast(*arrays: ArrayLike) -> list[jax.Array]:
@@ -49,7 +40,7 @@ def as_rows(
 ) -> tuple[jax.Array, jax.Array]:
     """Checks features of the same images: both [N, D], or [N, D] and [N, E] if not `same_width`."""
     student, teacher = upcast(student, teacher)
-    fits = student.ndim == teacher.ndim == 2 and len(student) == len(teacher)
+    fits = student.ndim == teacher.ndim == 2 and student.shape[0] == teacher.shape[0]
     fits = fits and (student.shape == teacher.shape or not same_width)
     rule = "student and teacher must both be [N, D]"
     if not same_width:
@@ -68,7 +59,7 @@ def as_maps(
     `same_channels`.
     """
     student, teacher = upcast(student, teacher)
-    fits = student.ndim == teacher.ndim == 4 and len(student) == len(teacher)
+    fits = student.ndim == teacher.ndim == 4 and student.shape[0] == teacher.shape[0]
     fits = fits and (student.shape[3] == teacher.shape[3] or not same_channels)
     rule = "maps must be [N, H, W, C] of the same images" + same_channels * ", with equal channels"
     expect(fits, rule, student=student, teacher=teacher)
@@ -127,53 +118,9 @@ def as_mask(where: ArrayLike | None, rows: jax.Array, name: str = "where") -> ja
     return where
 
 
-def gather_rows(x: jax.Array, axis_name: str | None) -> jax.Array:
-    """Returns the rows of the global batch, in the order of the devices along `axis_name`."""
-    return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
-
-
-def replicated(x: jax.Array, axis_name: str | None) -> jax.Array:
-    """Marks a value that every device has computed from gathered rows as equal on all devices.
-
-    `shard_map` sums the gradients of the devices for a value that it does not know to be equal on
-    all of them. The mark makes the gradient correct there too.
-    """
-    return x if axis_name is None else jax.lax.pmean(x, axis_name)
-
-
 def keep_rows(x: jax.Array, mask: jax.Array) -> jax.Array:
     """Sets the rows outside the mask to 0, even if they contain NaN; they get no gradient."""
     return jnp.where(mask[:, None], x, jnp.zeros_like(x))
-
-
-def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """Returns the mean [1, D] of the rows in the mask, or zeros if the mask is empty."""
-    count = jnp.maximum(mask.sum(), 1).astype(x.dtype)
-    return keep_rows(x, mask).sum(0, keepdims=True) / count
-
-
-def reduce_images(
-    values: jax.Array, mask: jax.Array, axis_name: str | None, reduction: str = "mean"
-) -> jax.Array:
-    """Returns the sum or the mean, over the global batch, of the values [N] in the mask."""
-    total, count = jnp.where(mask, values, 0).sum(), mask.sum()
-    if axis_name is not None:
-        total, count = jax.lax.psum((total, count), axis_name)
-    return reduce_tuples(total, count, reduction)
-
-
-def centered(x: jax.Array, mask: jax.Array, shift: jax.Array | None = None) -> jax.Array:
-    """Subtracts a common shift, by default the mean, from the rows in the mask; others become 0.
-
-    A common shift changes no distance, so it needs no gradient.
-    """
-    shift = masked_mean(x, mask) if shift is None else shift
-    return keep_rows(x - jax.lax.stop_gradient(shift), mask)
-
-
-def distinct_pairs(mask: jax.Array) -> jax.Array:
-    """Returns the mask [N, N] of the pairs of two different rows in the mask."""
-    return mask[:, None] & mask[None] & ~jnp.eye(len(mask), dtype=bool)
 
 
 def safe_root(x: jax.Array) -> jax.Array:
@@ -231,61 +178,3 @@ def unit_rows(x: jax.Array, axis: int | tuple[int, ...] = -1) -> jax.Array:
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis, keepdims=True, initial=0))
     x = x * safe_reciprocal(largest)  # squares of tiny and huge x would leave the range of float32
     return x * safe_reciprocal(safe_root((x * x).sum(axis, keepdims=True)))
-
-
-@jax.custom_vjp
-def gram(x: jax.Array) -> jax.Array:
-    """Computes x x^T [N, N] for x [N, D]. The gradient needs one product instead of two."""
-    return jnp.matmul(x, x.T, precision=HIGHEST)
-
-
-def _gram_backward(x: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
-    return (jnp.matmul(cotangent + cotangent.T, x, precision=HIGHEST),)
-
-
-gram.defvjp(lambda x: (gram(x), x), _gram_backward)
-
-
-def squared_distances(x: jax.Array, y: jax.Array | None = None) -> jax.Array:
-    """Computes squared distances [N, M] between the rows of x [N, D] and y [M, D].
-
-    Without y, the distances are those between the rows of x. They come from the product x y^T, not
-    from differences [N, M, D]: subtract a common center from x and y first. A squared distance
-    within the rounding error of |x|^2 + |y|^2 becomes 0. In float32, these are distances below
-    0.3 % of the length of the rows. Distances from a row whose squared length is not finite are
-    infinite or NaN.
-    """
-    if y is None:
-        y, products = x, gram(x)
-    else:
-        products = jnp.matmul(x, y.T, precision=HIGHEST)
-    squares = (x * x).sum(1)[:, None] + (y * y).sum(1)[None]
-    distances = squares - 2 * products
-    info = jnp.finfo(x.dtype)
-    # An infinite distance is above each finite bound.
-    noise = jnp.clip(_NOISE * info.eps * squares, info.tiny, info.max)
-    return jnp.where(distances <= noise, 0, distances)
-
-
-def reduce_tuples(
-    total: jax.Array,
-    count: jax.Array,
-    reduction: str,
-    axis_name: str | None = None,
-    *,
-    images: jax.Array | None = None,
-) -> jax.Array:
-    """Returns a sum over tuples of images, reduced as one of `REDUCTIONS`.
-
-    Args:
-        total: the sum over the tuples.
-        count: number of tuples; "mean" divides by it. The mean over no tuples is 0.
-        reduction: one of `REDUCTIONS`.
-        axis_name: the axis over which the rows were gathered.
-        images: number of images of the batch; "batchmean" divides by it. None is `count`.
-    """
-    one_of("reduction", reduction, REDUCTIONS)
-    if reduction != "sum":
-        divisor = count if reduction == "mean" or images is None else images
-        total = total / jnp.maximum(divisor, 1).astype(total.dtype)
-    return replicated(total, axis_name)

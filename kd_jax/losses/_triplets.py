@@ -89,12 +89,13 @@ def _over_devices(
     sides: list[_Sides], delta: jax.Array, chunk_size: int | None, axis_name: str | None
 ) -> _Parts:
     """Returns what `_loop` returns for all images k; the devices share them."""
-    n = len(sides[0][0])
+    n = sides[0][0].shape[0]
     mesh = jax.sharding.get_abstract_mesh()
     automatic = tuple(mesh.auto_axes) if mesh.shape else ()
-    if n >= _SPLIT and axis_name is not None:
+    large = _is_number(n) and n >= _SPLIT
+    if large and axis_name is not None:
         return _share(sides, delta, chunk_size, axis_name)
-    if n >= _SPLIT and automatic and mesh.size > 1:
+    if large and automatic and mesh.size > 1:
         share = functools.partial(_share, chunk_size=chunk_size, axis_name=automatic)
         whole = jax.sharding.PartitionSpec()
         parts: _Parts = jax.shard_map(
@@ -111,7 +112,7 @@ def _share(
     axis_name: str | tuple[str, ...],
 ) -> _Parts:
     """Processes the images k of this device, and joins the results of all devices."""
-    n, devices = len(sides[0][0]), jax.lax.axis_size(axis_name)
+    n, devices = sides[0][0].shape[0], jax.lax.axis_size(axis_name)
     length = -(-n // devices)
     start = jax.lax.axis_index(axis_name) * length
     padding = ((0, length * devices - n), (0, 0))  # rows of zeros add nothing
@@ -121,7 +122,7 @@ def _share(
     third = start + jnp.arange(length)
     loss, first, last = _on_platform(sides, rows, third, delta, chunk_size)
     # Gathered rather than summed: `shard_map` then knows that each device has its own copy, as from
-    # gathered rows, and `_numerics.replicated` gives the right gradient.
+    # gathered rows, and `_batch.replicated` gives the right gradient.
     loss = jax.lax.all_gather(loss, axis_name).sum()
     first = jax.lax.psum(first, axis_name)
     return loss, first, [jax.lax.all_gather(x, axis_name, tiled=True)[:n] for x in last]
@@ -135,10 +136,10 @@ def _on_platform(
     chunk_size: int | None,
 ) -> _Parts:
     """Runs `_loop` in the fastest way of the platform for which the program is lowered."""
-    n = max(len(sides[0][0]), 1)
-    most = _MOST_ANGLES // n**2
+    n = sides[0][0].shape[0]
+    most = _MOST_ANGLES // max(n, 1) ** 2 if _is_number(n) else 0
     ways = {
-        "cpu": (_cpu_chunk(n), _product),
+        "cpu": (_cpu_chunk(n) if _is_number(n) else 1, _product),
         "tpu": (max(_TPU_CHUNK, most // 16), _reduction),
         "default": (max(1, most), _reduction),
     }
@@ -165,6 +166,11 @@ def _sides(squares: jax.Array) -> _Sides:
 def _cpu_chunk(n: int) -> int:
     """Returns the fastest size by measurement: triplets that fit the cache, else single images."""
     return n if n <= 64 else 8 if n <= 128 else 1
+
+
+def _is_number(size: int) -> bool:
+    """Returns False for a size of `jax.export.symbolic_shape`, which has no value yet."""
+    return isinstance(size, int)
 
 
 def _product(weights: jax.Array, terms: jax.Array) -> jax.Array:
@@ -199,8 +205,9 @@ def _loop(
         Twice the loss, and for each network the derivatives that `_triplets_to` describes: those by
         d_ij summed over k, [N, N], and those by d_ik, [K, N].
     """
-    n, number = len(sides[0][0]), len(third)
-    chunk_size = max(1, min(chunk_size, number))
+    n, number = sides[0][0].shape[0], third.shape[0]
+    if _is_number(number):
+        chunk_size = max(1, min(chunk_size, number))
     chunks = -(-number // chunk_size)
     missing = chunks * chunk_size - number
     rows = jax.tree.map(
@@ -238,7 +245,7 @@ def _triplets_to(
     ]
     gap = cosines[0] - cosines[1]
     # i = k is not a triplet. A bound of 0 makes its slope 0, and the slope makes its loss 0.
-    bound = jnp.where(jnp.arange(len(gap)) == k, 0, delta)[None]
+    bound = jnp.where(jnp.arange(gap.shape[0]) == k, 0, delta)[None]
     slope = jnp.clip(gap, -bound, bound)
     loss = (slope * (gap - slope / 2)).sum()
     by_first, by_last = [], []

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from kd_jax.losses import _numerics
+from kd_jax.losses import _batch, _numerics
 
 
 def class_centers(
@@ -54,12 +54,12 @@ def class_centers(
     features = _numerics.keep_rows(features, mask)
     if normalize:
         features = _numerics.unit_rows(features)
-    features, labels, mask = (_numerics.gather_rows(x, axis_name) for x in (features, labels, mask))
+    features, labels, mask = (_batch.gather_rows(x, axis_name) for x in (features, labels, mask))
     # Segment `num_classes` does not exist, so these rows are dropped.
     segments = jnp.where(mask, labels, num_classes)
     counts = jax.ops.segment_sum(mask.astype(features.dtype), segments, num_classes)
     sums = jax.ops.segment_sum(features, segments, num_classes)
-    counts, sums = (_numerics.replicated(x, axis_name) for x in (counts, sums))
+    counts, sums = (_batch.replicated(x, axis_name) for x in (counts, sums))
     return sums / jnp.maximum(counts, 1)[:, None], counts
 
 
@@ -110,11 +110,11 @@ def center_relation(
     _numerics.one_of("reduction", reduction, ("mean", "sum"))
     mask = _numerics.as_mask(present, centers, "present")
     # A common shift changes no distance, so it needs no gradient. It keeps float32 accurate.
-    shift = jax.lax.stop_gradient(_numerics.masked_mean(centers, mask))
+    shift = jax.lax.stop_gradient(_batch.masked_mean(centers, mask))
     centers = _numerics.keep_rows(centers - shift, mask)
 
     def distances(features: jax.Array) -> jax.Array:
-        return _numerics.safe_root(_numerics.squared_distances(features - shift, centers))
+        return _numerics.safe_root(_batch.squared_distances(features - shift, centers))
 
     squares = (distances(student) - distances(teacher)) ** 2
     total = jnp.where(mask[None], squares, 0).sum(1)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from kd_jax.losses import _numerics
+from kd_jax.losses import _batch, _numerics
 
 
 def mk_mmd(
@@ -80,13 +80,13 @@ def mk_mmd(
 
     def rows(features: jax.Array, mask: jax.Array) -> jax.Array:
         features = _numerics.keep_rows(features, mask)
-        features = _numerics.unit_rows(features) if normalize else features
-        return _numerics.gather_rows(features, axis_name)
+        return _numerics.unit_rows(features) if normalize else features
 
     x, y = rows(student, mask), rows(teacher, teacher_mask)
-    mask, teacher_mask = (_numerics.gather_rows(m, axis_name) for m in (mask, teacher_mask))
-    n, m = mask.sum().astype(x.dtype), teacher_mask.sum().astype(x.dtype)
-    *within, across = _all_pairs(x, y, mask, teacher_mask)
+    n, m = (
+        _batch.sum_devices(rows.sum(), axis_name).astype(x.dtype) for rows in (mask, teacher_mask)
+    )
+    *within, across = _all_pairs(x, y, mask, teacher_mask, axis_name)
     if isinstance(variance, str):
         variance = _mean_square(variance, within, across, n, m)
     variance = jax.lax.stop_gradient(_numerics.as_scalar(variance, x, "variance"))
@@ -109,34 +109,47 @@ def mk_mmd(
 
     between = across.sum(kernel) / jnp.maximum(n * m, 1)
     loss = own(within[0], n) + own(within[1], m) - 2 * between
-    loss = jnp.where(jnp.minimum(n, m) > int(unbiased), loss, 0)
-    return _numerics.replicated(loss, axis_name)
+    return jnp.where(jnp.minimum(n, m) > int(unbiased), loss, 0)
 
 
 class _Pairs(NamedTuple):
-    """Squared distances of the pairs of two sets, and the mask of the pairs to use."""
+    """Squared distances of the pairs of two sets, and the mask of the pairs to use.
+
+    Attributes:
+        squares: squared distances from the own rows of one set to all rows of the other.
+        mask: boolean of the same shape.
+        axis_name: name of the mapped axis over which the rows are split.
+    """
 
     squares: jax.Array
     mask: jax.Array
+    axis_name: str | None
 
     def sum(
         self, function: Callable[[jax.Array], jax.Array] = lambda squares: squares
     ) -> jax.Array:
-        return jnp.where(self.mask, function(self.squares), 0).sum()
+        """Sums a function of the squared distances over the pairs of the global batch."""
+        total = jnp.where(self.mask, function(self.squares), 0).sum()
+        return _batch.sum_devices(total, self.axis_name)
 
 
 def _all_pairs(
-    x: jax.Array, y: jax.Array, mask: jax.Array, other_mask: jax.Array
+    x: jax.Array, y: jax.Array, mask: jax.Array, other_mask: jax.Array, axis_name: str | None
 ) -> tuple[_Pairs, _Pairs, _Pairs]:
     """Returns the pairs of two rows of x, of two rows of y, and of a row of x and a row of y."""
     pooled, pooled_mask = jnp.concatenate([x, y]), jnp.concatenate([mask, other_mask])
-    shift = _numerics.masked_mean(pooled, pooled_mask)
-    x, y = _numerics.centered(x, mask, shift), _numerics.centered(y, other_mask, shift)
-    return (
-        _Pairs(_numerics.squared_distances(x), _numerics.distinct_pairs(mask)),
-        _Pairs(_numerics.squared_distances(y), _numerics.distinct_pairs(other_mask)),
-        _Pairs(_numerics.squared_distances(x, y), mask[:, None] & other_mask[None]),
+    shift = _batch.masked_mean(pooled, pooled_mask, axis_name)
+    x, y = _batch.centered(x, mask, shift), _batch.centered(y, other_mask, shift)
+    own, other = (
+        _Pairs(
+            _batch.squared_distances(rows, axis_name=axis_name),
+            _batch.distinct_pairs(used, axis_name),
+            axis_name,
+        )
+        for rows, used in ((x, mask), (y, other_mask))
     )
+    both = mask[:, None] & _batch.gather_rows(other_mask, axis_name)[None]
+    return own, other, _Pairs(_batch.squared_distances(x, y, axis_name), both, axis_name)
 
 
 def _mean_square(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from kd_jax.losses import _numerics
+from kd_jax.losses import _batch, _numerics
 from kd_jax.losses.centers import center_relation
 from kd_jax.losses.features import feature_l1
 from kd_jax.losses.relations import pair_relation, triplet_relation
@@ -135,7 +135,7 @@ def hybrid_order_and_terms(
         >>> round(float(loss), 4)
         0.3342
     """
-    _numerics.one_of("reduction", reduction, _numerics.REDUCTIONS)
+    _numerics.one_of("reduction", reduction, _batch.REDUCTIONS)
     weights = {
         "feature_l1": feature_weight,
         "pair_relation": pair_weight,
@@ -154,7 +154,7 @@ def hybrid_order_and_terms(
     terms = {}
     if "feature_l1" in used:
         values = feature_l1(features, teacher)
-        terms["feature_l1"] = _numerics.reduce_images(values, mask, axis_name, reduction)
+        terms["feature_l1"] = _batch.reduce_images(values, mask, axis_name, reduction)
     if "pair_relation" in used:
         terms["pair_relation"] = pair_relation(
             student, teacher, reduction=reduction, where=mask, axis_name=axis_name
@@ -170,7 +170,7 @@ def hybrid_order_and_terms(
         values = center_relation(
             features, teacher, centers, present=present, reduction=over_classes
         )
-        terms["center_relation"] = _numerics.reduce_images(values, mask, axis_name, reduction)
+        terms["center_relation"] = _batch.reduce_images(values, mask, axis_name, reduction)
     weighted = [
         _numerics.as_scalar(weights[name], term, f"weight of {name}") * term
         for name, term in terms.items()

@@ -61,7 +61,7 @@ def _attention(maps: jax.Array, power: int) -> jax.Array:
     # The attention does not depend on the scale of an image, but powers can leave float32's range.
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(maps), (1, 2, 3), keepdims=True))
     maps = _numerics.absolute(maps * _numerics.safe_reciprocal(largest))
-    return _numerics.unit_rows((maps**power).mean(3).reshape(len(maps), -1))
+    return _numerics.unit_rows((maps**power).mean(3).reshape(maps.shape[0], -1))
 
 
 def factor_transfer(
@@ -93,7 +93,7 @@ def factor_transfer(
         student, teacher = (_attention(x, power=2) for x in maps)
         return _numerics.absolute(_numerics.difference(student, teacher)).mean(1)
     maps = _numerics.as_maps(student, teacher, same_channels=True)
-    student, teacher = (_numerics.unit_rows(x.reshape(len(x), -1)) for x in maps)
+    student, teacher = (_numerics.unit_rows(x.reshape(x.shape[0], -1)) for x in maps)
     return _numerics.absolute(_numerics.difference(student, teacher)).sum(1)
 
 
@@ -153,7 +153,7 @@ def neuron_selectivity(student: ArrayLike, teacher: ArrayLike) -> jax.Array:
     """
     maps = _numerics.as_maps(student, teacher)
     student, teacher = (
-        _numerics.unit_rows(x.reshape(len(x), -1, x.shape[-1]), axis=1) for x in maps
+        _numerics.unit_rows(x.reshape(x.shape[0], -1, x.shape[-1]), axis=1) for x in maps
     )
     if student.shape[1] <= max(student.shape[2], teacher.shape[2]):
         # sum_cc' (x_c . y_c')^2 = <X X^T, Y Y^T>, so the discrepancy is the distance of two means

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from kd_jax.losses import _numerics
+from kd_jax.losses import _batch, _numerics
 from kd_jax.losses._triplets import triplet_sum
 
 
@@ -61,8 +61,9 @@ def rkd_distance(
     _numerics.one_of("variant", variant, ("repdistiller", "paper"))
     normalize = variant == "paper"
     student, teacher, count = _distances(student, teacher, where, axis_name, normalize)
-    gap = _normalized(student, count) - _normalized(teacher, count)
-    return _numerics.reduce_tuples(_numerics.huber(gap).sum(), count * count, "mean", axis_name)
+    gap = _normalized(student, count, axis_name) - _normalized(teacher, count, axis_name)
+    total = _batch.sum_devices(_numerics.huber(gap).sum(), axis_name)
+    return _batch.reduce_tuples(total, count * count, "mean")
 
 
 def rkd_angle(
@@ -112,11 +113,13 @@ def rkd_angle(
     _numerics.one_of("variant", variant, ("repdistiller", "paper"))
     normalize = variant == "paper"
     student, teacher, count = _distances(student, teacher, where, axis_name, normalize)
-    total = 2 * triplet_sum(student, teacher, jnp.ones((), student.dtype), chunk_size, axis_name)
+    delta = jnp.ones((), student.dtype)
+    total = 2 * _triplets(student, teacher, delta, chunk_size, axis_name)
     # i = k: the cosines differ by 1 if the features of i and j are equal in one network only.
     mismatches = (student > 0) != (teacher > 0)
-    total += mismatches.sum().astype(total.dtype) / 2
-    return _numerics.reduce_tuples(total, count**3, "mean", axis_name)
+    mismatched = _batch.sum_devices(mismatches.sum(), axis_name)
+    total += mismatched.astype(total.dtype) / 2
+    return _batch.reduce_tuples(total, count**3, "mean")
 
 
 def pair_relation(
@@ -161,9 +164,9 @@ def pair_relation(
         0.0417
     """
     student, teacher, count = _distances(student, teacher, where, axis_name)
-    gap = _normalized(student, count) - _normalized(teacher, count)
-    total, pairs = jnp.square(gap).sum() / 2, count * (count - 1) / 2
-    return _numerics.reduce_tuples(total, pairs, reduction, axis_name, images=count)
+    gap = _normalized(student, count, axis_name) - _normalized(teacher, count, axis_name)
+    total = _batch.sum_devices(jnp.square(gap).sum(), axis_name) / 2
+    return _batch.reduce_tuples(total, count * (count - 1) / 2, reduction, images=count)
 
 
 def triplet_relation(
@@ -222,9 +225,9 @@ def triplet_relation(
     """
     student, teacher, count = _distances(student, teacher, where, axis_name)
     delta = _numerics.as_scalar(huber_delta, student, "huber_delta")
-    total = triplet_sum(student, teacher, delta, chunk_size, axis_name)
+    total = _triplets(student, teacher, delta, chunk_size, axis_name)
     triplets = count * (count - 1) * (count - 2) / 2
-    return _numerics.reduce_tuples(total, triplets, reduction, axis_name, images=count)
+    return _batch.reduce_tuples(total, triplets, reduction, images=count)
 
 
 def _distances(
@@ -234,22 +237,40 @@ def _distances(
     axis_name: str | None,
     normalize: bool = False,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns squared distances [N, N] per network, 0 for masked rows, and the number of rows."""
+    """Returns squared distances per network, 0 for masked rows, and the number of images.
+
+    The distances are those from the own rows to all rows of the global batch.
+    """
     student, teacher = _numerics.as_rows(student, teacher, same_width=False)
-    mask = _numerics.gather_rows(_numerics.as_mask(where, student), axis_name)
-    distinct = _numerics.distinct_pairs(mask)
+    mask = _numerics.as_mask(where, student)
+    distinct = _batch.distinct_pairs(mask, axis_name)
 
     def squares(features: jax.Array) -> jax.Array:
-        features = _numerics.keep_rows(_numerics.gather_rows(features, axis_name), mask)
+        features = _numerics.keep_rows(features, mask)
         features = _numerics.unit_rows(features) if normalize else features
-        features = _numerics.centered(features, mask)
-        return jnp.where(distinct, _numerics.squared_distances(features), 0)
+        features = _batch.centered(features, mask, _batch.masked_mean(features, mask, axis_name))
+        return jnp.where(distinct, _batch.squared_distances(features, axis_name=axis_name), 0)
 
-    return squares(student), squares(teacher), mask.sum().astype(student.dtype)
+    count = _batch.sum_devices(mask.sum(), axis_name).astype(student.dtype)
+    return squares(student), squares(teacher), count
 
 
-def _normalized(squares: jax.Array, count: jax.Array) -> jax.Array:
+def _normalized(squares: jax.Array, count: jax.Array, axis_name: str | None) -> jax.Array:
     """Divides the distances by their mean, with the gradient of the mean."""
     distances = _numerics.safe_root(squares)
-    mean = distances.sum() / jnp.maximum(count * (count - 1), 1)
+    total = _batch.sum_devices(distances.sum(), axis_name)
+    mean = total / jnp.maximum(count * (count - 1), 1)
     return distances * _numerics.safe_reciprocal(mean)
+
+
+def _triplets(
+    student: jax.Array,
+    teacher: jax.Array,
+    delta: jax.Array,
+    chunk_size: int | None,
+    axis_name: str | None,
+) -> jax.Array:
+    """Returns `triplet_sum` over the global batch, from the own rows of the squared distances."""
+    student, teacher = (_batch.gather_rows(x, axis_name) for x in (student, teacher))
+    total = triplet_sum(student, teacher, delta, chunk_size, axis_name)
+    return _batch.replicated(total, axis_name)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from kd_jax.losses import _numerics
+from kd_jax.losses import _batch, _numerics
 
 
 def similarity_preserving(
@@ -48,17 +48,18 @@ def similarity_preserving(
         >>> round(float(losses.similarity_preserving(student, teacher)), 4)
         0.2929
     """
-    student, teacher, mask = _batch(student, teacher, where, axis_name)
-    gap = _unit_gram(student) - _unit_gram(teacher)
-    return _numerics.reduce_tuples(jnp.square(gap).sum(), mask.sum() ** 2, "mean", axis_name)
+    student, teacher, mask = _rows(student, teacher, where)
+    gap = _unit_gram(student, axis_name) - _unit_gram(teacher, axis_name)
+    return _mean_of_pairs(jnp.square(gap).sum(), mask, axis_name)
 
 
-def _unit_gram(features: jax.Array) -> jax.Array:
+def _unit_gram(features: jax.Array, axis_name: str | None) -> jax.Array:
     # The scale of the features does not matter, but products of tiny and huge ones leave the range
     # of float32.
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(features), initial=0))
+    largest = _batch.gather_rows(largest[None], axis_name).max()  # `pmax` may hide NaN
     features = features * _numerics.safe_reciprocal(largest)
-    return _numerics.unit_rows(_numerics.gram(features))
+    return _numerics.unit_rows(_batch.gram(features, axis_name))
 
 
 def probabilistic_transfer(
@@ -101,13 +102,13 @@ def probabilistic_transfer(
         >>> round(float(losses.probabilistic_transfer(student, teacher)), 4)
         0.0283
     """
-    student, teacher, mask = _batch(student, teacher, where, axis_name)
-    both = mask[:, None] & mask[None]
+    student, teacher, mask = _rows(student, teacher, where)
+    both = _batch.pairs(mask, axis_name)
 
     def probabilities(features: jax.Array) -> jax.Array:
         norms = _numerics.safe_root(jnp.square(features).sum(1, keepdims=True))
         norms += _numerics.nan_unless_finite(norms)  # an overflow would make all cosines 0
-        similarities = (1 + _numerics.gram(features / (norms + epsilon))) / 2
+        similarities = (1 + _batch.gram(features / (norms + epsilon), axis_name)) / 2
         # Rounding may make a cosine less than -1.
         similarities = jnp.where(both, jnp.maximum(similarities, 0), 0)
         return similarities * _numerics.safe_reciprocal(similarities.sum(1, keepdims=True))
@@ -116,7 +117,7 @@ def probabilistic_transfer(
     # p - q sums to 0, so it may be subtracted. Without it, near-equal probabilities would cancel.
     gap = p - q
     total = (p * jnp.log1p(gap / (q + epsilon)) - gap).sum()
-    return _numerics.reduce_tuples(total, mask.sum() ** 2, "mean", axis_name)
+    return _mean_of_pairs(total, mask, axis_name)
 
 
 def correlation_congruence(
@@ -172,37 +173,55 @@ def correlation_congruence(
     if order < 0:
         raise ValueError(f"order must not be negative; got {order}")
     student, teacher = _numerics.as_rows(student, teacher)
-    student, teacher, mask = _batch(student, teacher, where, axis_name)
+    student, teacher, mask = _rows(student, teacher, where)
     if variant == "repdistiller":
-        gap = _numerics.absolute(student - teacher)
-        # Masked rows move to the end, so the rows around them become neighbors.
-        gap = gap[jnp.argsort(~mask, stable=True)]
-        return _numerics.reduce_tuples(
-            (gap[:-1] * gap[1:]).sum(), mask.sum() - 1, "mean", axis_name
-        )
+        total = _neighbors(_numerics.absolute(student - teacher), mask, axis_name)
+        count = _batch.sum_devices(mask.sum(), axis_name)
+        return _batch.reduce_tuples(total, count - 1, "mean")
     gamma = _numerics.as_scalar(gamma, student, "gamma")
 
     def correlations(features: jax.Array) -> jax.Array:
-        products = _numerics.gram(_numerics.unit_rows(features))
+        products = _batch.gram(_numerics.unit_rows(features), axis_name)
         series = sum((2 * gamma) ** p / math.factorial(p) * products**p for p in range(order + 1))
         return jnp.exp(-2 * gamma) * series
 
-    gap = jnp.where(mask[:, None] & mask[None], correlations(student) - correlations(teacher), 0)
-    return _numerics.reduce_tuples(jnp.square(gap).sum(), mask.sum() ** 2, "mean", axis_name)
+    both = _batch.pairs(mask, axis_name)
+    gap = jnp.where(both, correlations(student) - correlations(teacher), 0)
+    return _mean_of_pairs(jnp.square(gap).sum(), mask, axis_name)
 
 
-def _batch(
-    student: ArrayLike, teacher: ArrayLike, where: ArrayLike | None, axis_name: str | None
+def _neighbors(gap: jax.Array, mask: jax.Array, axis_name: str | None) -> jax.Array:
+    """Sums the products of successive rows of the global batch, without the masked rows."""
+    # Masked rows move to the end, so the rows around them become neighbors.
+    gap = gap[jnp.argsort(~mask, stable=True)]
+    total = (gap[:-1] * gap[1:]).sum()
+    if axis_name is None:
+        return total
+    # The neighbor of the last own row is the first row of the next device that has rows.
+    first = jax.lax.all_gather(gap[0], axis_name)
+    after = jnp.arange(first.shape[0]) > jax.lax.axis_index(axis_name)
+    after &= jax.lax.all_gather(mask.any(), axis_name)
+    following = jnp.where(after.any(), first[jnp.argmax(after)], 0)
+    last = gap[jnp.maximum(mask.sum() - 1, 0)]  # 0 if all own rows are masked
+    return jax.lax.psum(total + (last * following).sum(), axis_name)
+
+
+def _mean_of_pairs(total: jax.Array, mask: jax.Array, axis_name: str | None) -> jax.Array:
+    """Divides the sum over the own rows of all N^2 pairs, added over the devices, by N^2."""
+    count = _batch.sum_devices(mask.sum(), axis_name)
+    return _batch.reduce_tuples(_batch.sum_devices(total, axis_name), count**2, "mean")
+
+
+def _rows(
+    student: ArrayLike, teacher: ArrayLike, where: ArrayLike | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns the rows [N, D] of the global batch per network (0 if masked), and the mask."""
+    """Returns the own rows [N, D] per network (0 if masked), and their mask."""
     student, teacher = _numerics.upcast(student, teacher)
-    fits = min(student.ndim, teacher.ndim) > 1 and len(student) == len(teacher)
+    fits = min(student.ndim, teacher.ndim) > 1 and student.shape[0] == teacher.shape[0]
     rule = "student [N, ...] and teacher [N, ...] must hold the same images"
     _numerics.expect(fits, rule, student=student, teacher=teacher)
     mask = _numerics.as_mask(where, student)
-
-    def rows(x: jax.Array) -> jax.Array:
-        x = _numerics.keep_rows(x.reshape(len(x), -1), mask)
-        return _numerics.gather_rows(x, axis_name)
-
-    return rows(student), rows(teacher), _numerics.gather_rows(mask, axis_name)
+    student, teacher = (
+        _numerics.keep_rows(x.reshape(x.shape[0], -1), mask) for x in (student, teacher)
+    )
+    return student, teacher, mask

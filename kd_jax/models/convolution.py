@@ -7,23 +7,51 @@ are up to ten times slower too, more with groups. Here those convolutions and th
 matrix products. Depthwise convolutions, which XLA computes five to forty times slower, are sums of
 shifted maps. XLA computes all others, and all convolutions on accelerators.
 `experiments/benchmarks/convolution_speed.py` measures both ways.
+
+In a bfloat16 network kernels and biases are float32, and so are their gradients, except on GPUs.
 """
 
 import functools
+import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+
+from kd_jax.models.wide_gradients import with_wide_gradient
+
+CONVOLUTION = "convolution"
+"""Name that marks the result of a convolution for `jax.checkpoint`."""
+
+
+def _promoted(
+    inputs: jax.Array, kernel: jax.Array, bias: jax.Array | None, *, dtype: Any = None
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Converts to the dtype of the computation, except wider parameters, which are used later."""
+    inputs, *low = promote_dtype(inputs, kernel, bias, dtype=dtype)
+    wider = kernel.dtype.itemsize > low[0].dtype.itemsize
+    return (inputs, kernel, bias) if wider else (inputs, *low)
 
 
 class Conv(nn.Conv):
     """`flax.linen.Conv`: the same parameters, options and numbers, fast on small maps too."""
 
+    promote_dtype: Any = _promoted
     conv_general_dilated_cls: Callable[[], Any] | None = lambda: convolve
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Computes the convolution; a bias is added in float32, in which its gradient is summed."""
+        flax_call = inspect.unwrap(nn.Conv.__call__)  # else it would count as two calls of modules
+        with jax.numpy_dtype_promotion("standard"):  # for a wider bias
+            y = cast(jax.Array, flax_call(self, inputs))
+        return y if self.dtype is None else y.astype(self.dtype)
 
 
 def convolve(
@@ -43,18 +71,46 @@ def convolve(
 
     Args:
         lhs: feature maps, `[N, H, W, C]` in two dimensions.
-        rhs: kernel, `[h, w, C, F]` in two dimensions.
+        rhs: kernel, `[h, w, C, F]` in two dimensions. It may be wider than `lhs`, float32 for
+            bfloat16; its gradient then is float32 too.
         window_strides: strides of the window.
         padding: zeros before and after along each axis, or the name of a rule.
         lhs_dilation: as in `lax`.
         rhs_dilation: as in `lax`.
-        dimension_numbers: as in `lax`; the channels are last, as in `flax.linen.Conv`.
+        dimension_numbers: as in `lax`; the channels are last.
         feature_group_count: as in `lax`.
         precision: as in `lax`.
 
     Returns:
         `[N, H', W', F]`.
     """
+    conv = functools.partial(
+        _convolve,
+        window_strides=window_strides,
+        padding=padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count,
+        precision=precision,
+    )
+    same = lhs.dtype == rhs.dtype
+    product = conv(lhs, rhs) if same else with_wide_gradient(conv, lhs, rhs)
+    return cast(jax.Array, checkpoint_name(product, CONVOLUTION))
+
+
+def _convolve(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None,
+    rhs_dilation: Sequence[int] | None,
+    dimension_numbers: Any,
+    feature_group_count: int,
+    precision: lax.PrecisionLike,
+) -> jax.Array:
+    """Computes `convolve` for two arrays of one dtype."""
     dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
     if lhs.ndim == 4 and not dilated:
         axes = lhs.shape[1:3], rhs.shape[:2], window_strides

@@ -14,6 +14,25 @@ from kd_jax.core.errors import UsageError
 from kd_jax.models.convolution import Conv
 
 
+def rematerialized(module: nn.Module, block: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function of a block, whose results the backward pass computes again.
+
+    Args:
+        module: the network. If its field `remat` is False, the function stays as it is.
+        block: computes a block from arrays, its first argument, and from plain values.
+    """
+
+    def again(arrays: Any, *values: Any) -> Any:
+        @nn.remat
+        @nn.compact
+        def inner(module: nn.Module, arrays: Any) -> Any:
+            return block(arrays, *values)
+
+        return inner(module, arrays)
+
+    return again if getattr(module, "remat", False) else block
+
+
 def normal(key: jax.Array, shape: Sequence[int], scale: float) -> jax.Array:
     """Draws normal numbers with std `scale`.
 

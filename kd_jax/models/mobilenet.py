@@ -65,6 +65,7 @@ class MobileNetV2(nn.Module):
         width: factor of all channels.
         dtype: dtype of the computation; parameters, statistics, embedding and logits are float32.
         axis_name: axis over which batch norm averages, inside `pmap`.
+        remat: compute the results of blocks again in the backward pass; a stage sets it.
     """
 
     num_classes: int
@@ -73,6 +74,7 @@ class MobileNetV2(nn.Module):
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     def __post_init__(self):
         if not (isinstance(self.widen, int | float) and self.widen > 0):
@@ -87,19 +89,29 @@ class MobileNetV2(nn.Module):
         norm = norms.batch_norm(train=train, axis_name=self.axis_name)
 
         width = self.width * self.widen
-        x = conv(layers.scaled(32, width), 3, 2, name="stem_conv")(images)
-        x = stem = nn.relu(norm(name="stem_norm")(x))
+
+        def first(images: jax.Array) -> jax.Array:
+            x = conv(layers.scaled(32, width), 3, 2, name="stem_conv")(images)
+            return nn.relu(norm(name="stem_norm")(x))
+
+        def block(x: jax.Array, group: int, place: int) -> jax.Array:
+            expansion, channels, strides = _GROUPS[group - 1]
+            result: jax.Array = InvertedResidual(
+                features=layers.scaled(channels, width),
+                strides=strides if place == 0 else 1,
+                expansion=expansion,
+                conv=conv,
+                norm=norm,
+                name=f"group{group}_block{place + 1}",
+            )(x)
+            return result
+
+        block = layers.rematerialized(self, block)
+        x = stem = layers.rematerialized(self, first)(images)
         feature_maps, blocks = [], []
-        for group, (expansion, channels, strides) in enumerate(_GROUPS, start=1):
-            for i in range(self.blocks[group - 1]):
-                x = InvertedResidual(
-                    features=layers.scaled(channels, width),
-                    strides=strides if i == 0 else 1,
-                    expansion=expansion,
-                    conv=conv,
-                    norm=norm,
-                    name=f"group{group}_block{i + 1}",
-                )(x)
+        for group, count in enumerate(self.blocks, start=1):
+            for i in range(count):
+                x = block(x, group, i)
                 blocks.append(x)
             if group in _TAPPED:
                 feature_maps.append(x)

@@ -26,7 +26,7 @@ depth=50))`. A later registration replaces an earlier one, since notebooks run a
 names = NETWORKS.names
 register = NETWORKS.register
 
-_COMMON = ("num_classes", "width", "dtype", "axis_name")
+_COMMON = ("num_classes", "width", "dtype", "axis_name", "remat")
 _DTYPES = ("float32", "bfloat16", "float64")
 
 for _module in (resnet, cifar_resnet, vgg, wide_resnet, shufflenet, mobilenet, sphereface):

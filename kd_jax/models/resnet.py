@@ -102,6 +102,7 @@ class ResNet(nn.Module):
         width: factor of all channels.
         dtype: dtype of the computation; parameters, statistics, embedding and logits are float32.
         axis_name: axis over which batch norm averages, inside `pmap`.
+        remat: compute the results of blocks again in the backward pass; a stage sets it.
     """
 
     num_classes: int
@@ -117,6 +118,7 @@ class ResNet(nn.Module):
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     def __post_init__(self):
         check_choice(self.stem, _STEMS, "stem")
@@ -147,7 +149,12 @@ class ResNet(nn.Module):
             )(x)
             return layers.activated(preactivation)
 
-        stem = _STEMS[self.stem](images, layers.scaled(self.stem_channels, self.width), conv, norm)
+        def first(images: jax.Array) -> jax.Array:
+            channels = layers.scaled(self.stem_channels, self.width)
+            return _STEMS[self.stem](images, channels, conv, norm)
+
+        block = layers.rematerialized(self, block)
+        stem = layers.rematerialized(self, first)(images)
         shared = layers.stages(layers.Stages(stem), self.blocks[:-1], block)
 
         def branch(prefix: str) -> Outputs:

@@ -121,6 +121,7 @@ class ShuffleNetV1(nn.Module):
         width: factor of all channels; they stay multiples of 3.
         dtype: dtype of the computation; parameters, statistics, embedding and logits are float32.
         axis_name: axis over which batch norm averages, inside `pmap`.
+        remat: compute the results of blocks again in the backward pass; a stage sets it.
     """
 
     num_classes: int
@@ -129,6 +130,7 @@ class ShuffleNetV1(nn.Module):
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     def __post_init__(self):
         check_branches(self.branches)
@@ -142,8 +144,11 @@ class ShuffleNetV1(nn.Module):
         norm = norms.batch_norm(train=train, axis_name=self.axis_name)
 
         groups = 3
-        x = conv(groups * layers.scaled(24 / groups, self.width), 1, name="stem_conv")(images)
-        stem = nn.relu(norm(name="stem_norm")(x))
+
+        def first(images: jax.Array) -> jax.Array:
+            channels = groups * layers.scaled(24 / groups, self.width)
+            x = conv(channels, 1, name="stem_conv")(images)
+            return nn.relu(norm(name="stem_norm")(x))
 
         def block(x: jax.Array, stage: int, place: int, name: str) -> layers.BlockResult:
             # A stage's first block appends this number of channels: 240, 480, 960 in all.
@@ -159,6 +164,8 @@ class ShuffleNetV1(nn.Module):
             )(x)
             return layers.activated(preactivation)
 
+        block = layers.rematerialized(self, block)
+        stem = layers.rematerialized(self, first)(images)
         shared = layers.stages(layers.Stages(stem), self.blocks[:-1], block)
 
         def branch(prefix: str) -> Outputs:
@@ -187,6 +194,7 @@ class ShuffleNetV2(nn.Module):
         width: factor of all channels; those of the stages stay even.
         dtype: dtype of the computation; parameters, statistics, embedding and logits are float32.
         axis_name: axis over which batch norm averages, inside `pmap`.
+        remat: compute the results of blocks again in the backward pass; a stage sets it.
     """
 
     num_classes: int
@@ -195,6 +203,7 @@ class ShuffleNetV2(nn.Module):
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     def __post_init__(self):
         check_branches(self.branches)
@@ -207,8 +216,9 @@ class ShuffleNetV2(nn.Module):
         conv = layers.convolution(self.dtype, kernel_init=layers.kaiming_uniform)
         norm = norms.batch_norm(train=train, axis_name=self.axis_name)
 
-        x = conv(layers.scaled(24, self.width), 1, name="stem_conv")(images)
-        stem = nn.relu(norm(name="stem_norm")(x))
+        def first(images: jax.Array) -> jax.Array:
+            x = conv(layers.scaled(24, self.width), 1, name="stem_conv")(images)
+            return nn.relu(norm(name="stem_norm")(x))
 
         def block(x: jax.Array, stage: int, place: int, name: str) -> layers.BlockResult:
             channels = (116, 232, 464)[stage]
@@ -221,6 +231,8 @@ class ShuffleNetV2(nn.Module):
             )(x)
             return layers.activated(preactivation)
 
+        block = layers.rematerialized(self, block)
+        stem = layers.rematerialized(self, first)(images)
         shared = layers.stages(layers.Stages(stem), self.blocks[:-1], block)
 
         def branch(prefix: str) -> Outputs:

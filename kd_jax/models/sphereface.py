@@ -79,6 +79,7 @@ class SphereFace(nn.Module):
         width: factor of the channels of all stages.
         dtype: dtype of the computation; parameters, embedding and logits are float32.
         axis_name: accepted as by all networks, but there is no batch norm that could use it.
+        remat: compute the results of blocks again in the backward pass; a stage sets it.
     """
 
     num_classes: int
@@ -91,6 +92,7 @@ class SphereFace(nn.Module):
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     def __post_init__(self):
         heads.check_head(self.head, self.head_scale)
@@ -107,14 +109,19 @@ class SphereFace(nn.Module):
         reduce = layers.convolution(self.dtype, kernel_init=caffe_xavier, use_bias=True)
         conv = layers.convolution(self.dtype, kernel_init=small_normal, use_bias=self.unit_bias)
 
+        def first(x: jax.Array, channels: int, name: str) -> jax.Array:
+            x = reduce(channels, 3, 2, name=name.format("conv"))(x)
+            return PReLU(name=name.format("prelu"))(x)
+
+        first = layers.rematerialized(self, first)
+        unit = layers.rematerialized(self, lambda x, name: Unit(conv, name=name)(x))
         x = images
         feature_maps, blocks = [], []
         for stage, (count, channels) in enumerate(zip(self.units, self.channels, strict=True)):
             name = f"stage{stage + 1}_{{}}"
-            x = reduce(layers.scaled(channels, self.width), 3, 2, name=name.format("conv"))(x)
-            x = PReLU(name=name.format("prelu"))(x)
+            x = first(x, layers.scaled(channels, self.width), name)
             for i in range(count):
-                x = Unit(conv, name=name.format(f"unit{i + 1}"))(x)
+                x = unit(x, name.format(f"unit{i + 1}"))
                 blocks.append(x)
             feature_maps.append(x)
 
@@ -123,7 +130,7 @@ class SphereFace(nn.Module):
             kernel_init=caffe_xavier,
             bias_init=nn.initializers.zeros,
             name="embedding",
-        )(x.reshape(len(x), -1))
+        )(x.reshape(x.shape[0], -1))
         logits, cosines = heads.classify(self.head, self.num_classes, embedding, self.head_scale)
         maps = tuple(feature_maps)
         return Outputs(logits, embedding, maps, maps, cosines=cosines, blocks=tuple(blocks))

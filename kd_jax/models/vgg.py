@@ -48,6 +48,7 @@ class VGG(nn.Module):
         width: factor of all channels.
         dtype: dtype of the computation; parameters, statistics, embedding and logits are float32.
         axis_name: axis over which batch norm averages, inside `pmap`.
+        remat: compute the results of blocks again in the backward pass; a stage sets it.
     """
 
     num_classes: int
@@ -57,6 +58,7 @@ class VGG(nn.Module):
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     def __post_init__(self):
         if self.pools is not None and not 0 <= self.pools <= len(_CHANNELS):
@@ -78,14 +80,21 @@ class VGG(nn.Module):
         pools = self.pools
         if pools is None:
             pools = 4 if min(images.shape[1:3]) >= 64 else 3
-        x = images
-        feature_maps, preactivations = [], []
-        for group, (count, channels) in enumerate(zip(_GROUPS[self.depth], _CHANNELS, strict=True)):
-            for i in range(count):
+
+        def run(x: jax.Array, group: int) -> tuple[jax.Array, jax.Array]:
+            for i in range(_GROUPS[self.depth][group]):
                 name = f"group{group + 1}_{{}}{i + 1}"
-                x = conv(layers.scaled(channels, self.width), 3, name=name.format("conv"))(x)
+                features = layers.scaled(_CHANNELS[group], self.width)
+                x = conv(features, 3, name=name.format("conv"))(x)
                 preactivation = norm(name=name.format("norm"))(x)
                 x = nn.relu(preactivation)
+            return x, preactivation
+
+        run = layers.rematerialized(self, run)
+        x = images
+        feature_maps, preactivations = [], []
+        for group in range(len(_CHANNELS)):
+            x, preactivation = run(x, group)
             feature_maps.append(x)
             preactivations.append(preactivation)
             if group < pools:

@@ -34,6 +34,7 @@ class WideResNet(nn.Module):
         width: factor of all channels.
         dtype: dtype of the computation; parameters, statistics, embedding and logits are float32.
         axis_name: axis over which batch norm averages, inside `pmap`.
+        remat: compute the results of blocks again in the backward pass; a stage sets it.
     """
 
     num_classes: int
@@ -44,6 +45,7 @@ class WideResNet(nn.Module):
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     def __post_init__(self):
         check_branches(self.branches)
@@ -74,8 +76,13 @@ class WideResNet(nn.Module):
             _, y, preactivation = layers.activated(norm(name=f"{name}_norm2")(x))
             return (x, y), y, preactivation
 
-        stem = conv(layers.scaled(16, self.width), 3, name="stem_conv")(images)
-        start = layers.Stages((stem, nn.relu(norm(name="stem_norm")(stem))))
+        def first(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+            x = conv(layers.scaled(16, self.width), 3, name="stem_conv")(images)
+            return x, nn.relu(norm(name="stem_norm")(x))
+
+        block = layers.rematerialized(self, block)
+        stem, activated = layers.rematerialized(self, first)(images)
+        start = layers.Stages((stem, activated))
         counts = [(self.depth - 4) // 6] * 3
         shared = layers.stages(start, counts[:-1], block)
 

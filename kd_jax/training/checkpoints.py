@@ -16,8 +16,9 @@ from kd_jax.core.errors import UsageError, reason
 from kd_jax.core.files import PathLike, absolute_path, read_json
 from kd_jax.core.hashing import content_hash, json_hash
 from kd_jax.data.local_files import is_count
+from kd_jax.training.items import from_items, to_items
 from kd_jax.training.peers import lost_process
-from kd_jax.training.state import ADAPTERS, TrainState
+from kd_jax.training.state import TrainState
 
 PyTree = Any
 WORST = -sys.float_info.max
@@ -26,32 +27,6 @@ WORST = -sys.float_info.max
 It is finite, because one NaN makes Orbax delete the best checkpoint."""
 _HASHES = "hashes"
 """Item with the content hash of every other item. Orbax guards its index, but not the values."""
-
-
-def _items(state: TrainState) -> dict[str, PyTree]:
-    """The state cut into items, so that one network can be read without the rest."""
-    roles = [group for group in state.params if group != ADAPTERS]
-    items = {f"network_{role}": state.variables(role) for role in roles}
-    items[ADAPTERS] = {"params": state.params[ADAPTERS], "state": state.method_state}
-    items["optimizer"] = {"state": state.opt_state, "step": state.step}
-    return {name: tree for name, tree in items.items() if jax.tree.leaves(tree)}
-
-
-def _state(template: TrainState, items: Mapping[str, PyTree]) -> TrainState:
-    """The inverse of `_items`."""
-    adapters = items.get(ADAPTERS, {"params": {}, "state": {}})
-    params, model_state = {ADAPTERS: adapters["params"]}, {}
-    for role in template.model_state:
-        variables = dict(items[f"network_{role}"])
-        params[role] = variables.pop("params")
-        model_state[role] = variables
-    return TrainState(
-        step=items["optimizer"]["step"],
-        params={group: params[group] for group in template.params},
-        model_state=model_state,
-        method_state=adapters["state"],
-        opt_state=items["optimizer"]["state"],
-    )
 
 
 def _score(metrics: Mapping[str, float]) -> float:
@@ -120,7 +95,7 @@ class Checkpoints:
         Raises:
             UsageError: if this or an earlier checkpoint cannot be written.
         """
-        step, items = int(state.step), _items(state)
+        step, items = int(state.step), to_items(state)
         arrays = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         texts = {"progress": dict(progress), "meta": dict(meta)}
         hashes = {name: content_hash(tree) for name, tree in items.items()}
@@ -177,10 +152,10 @@ class Checkpoints:
             raise UsageError(f"There is no checkpoint in {self.directory}: train the stage first.")
         items = {
             name: self._arrays(step, name, tree, sharding)
-            for name, tree in _items(template).items()
+            for name, tree in to_items(template).items()
         }
         restored = self._restore(step, items | {"progress": ocp.args.JsonRestore()})
-        return _state(template, restored), restored["progress"]
+        return from_items(template, restored), restored["progress"]
 
     def restore_network(self, step: int, role: str, template: PyTree, sharding: Sharding) -> PyTree:
         """Reads the variables of one network only."""

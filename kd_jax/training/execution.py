@@ -11,7 +11,8 @@ from jax import lax
 from jax.sharding import Mesh
 
 from kd_jax.core.devices import AXIS, place, platform, replicated, split
-from kd_jax.data.loaders import Resident, Rows, batch_of
+from kd_jax.data.loaders import Rows, batch_of
+from kd_jax.data.resident import Resident
 from kd_jax.training.stage import Stage
 from kd_jax.training.state import TrainState
 from kd_jax.training.step import train_step
@@ -29,12 +30,12 @@ It runs K steps, at most `fused`; the first K metrics are theirs. `state` must n
 `images` are on the devices and `rows` on the host: see `kd_jax.data.Loader`."""
 
 
-def _run_steps(stage: Stage, axis_name, constrain, state, frozen, images, rows, count):
+def _run_steps(stage: Stage, axis_name, unroll, constrain, state, frozen, images, rows, count):
     """Runs the first `count` steps, each with its rows."""
 
     def one(state, rows):
         batch = constrain(batch_of(images, rows))
-        return train_step(stage, state, frozen, batch, axis_name)
+        return train_step(stage, state, frozen, batch, axis_name, unroll=unroll)
 
     def rows_of(step):
         return jax.tree.map(lambda array: lax.dynamic_index_in_dim(array, step, 0, False), rows)
@@ -77,7 +78,7 @@ def jit_program(stage: Stage, mesh: Mesh) -> jax.stages.Wrapped:
 
     The devices of the mesh may be descriptions, for which programs are only compiled.
     """
-    whole, batches = replicated(mesh), split(mesh)
+    whole, batches, unroll = replicated(mesh), split(mesh), _crawls(mesh)
 
     def constrain(batch):
         return lax.with_sharding_constraint(batch, batches)
@@ -85,11 +86,11 @@ def jit_program(stage: Stage, mesh: Mesh) -> jax.stages.Wrapped:
     def run(state, frozen, images, rows, count):
         # Losses with a loop split it over the devices of the mesh that is set.
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return _run_steps(stage, None, constrain, state, frozen, images, rows, count)
+            return _run_steps(stage, None, unroll, constrain, state, frozen, images, rows, count)
 
     return jax.jit(
         run,
-        in_shardings=(whole, whole, whole, split(mesh, axis=1), None),
+        in_shardings=(whole, whole, None, split(mesh, axis=1), None),
         out_shardings=(whole, whole),
         donate_argnums=_donated(mesh),
     )
@@ -122,7 +123,7 @@ def pmap_steps(stage: Stage, mesh: Mesh, fused: int = 1) -> RunSteps:
     batch. The arguments are those of `jit_steps`.
     """
     run = jax.pmap(
-        functools.partial(_run_steps, stage, AXIS, lambda batch: batch),
+        functools.partial(_run_steps, stage, AXIS, _crawls(mesh), lambda batch: batch),
         axis_name=AXIS,
         in_axes=(None, None, None, 0, None),
         out_axes=None,
@@ -150,8 +151,10 @@ EXECUTIONS: dict[str, Callable[[Stage, Mesh, int], RunSteps]] = {
 
 
 def fused_steps(mesh: Mesh) -> int:
-    """Returns the number of steps that one call may run: several on accelerators, one on the CPU.
+    """Returns the number of steps that one call may run: one where loops are slow."""
+    return 1 if _crawls(mesh) else _FUSED
 
-    XLA's CPU backend runs convolutions inside a loop many times slower than outside.
-    """
-    return 1 if platform(mesh) == "cpu" else _FUSED
+
+def _crawls(mesh: Mesh) -> bool:
+    """Returns whether loops are slow: on the CPU, XLA's convolutions in them take much longer."""
+    return platform(mesh) == "cpu"

@@ -14,7 +14,8 @@ from kd_jax.core.devices import Agreement
 from kd_jax.core.errors import UsageError, check_choice
 from kd_jax.core.stop import Stopped, StopSignal
 from kd_jax.data import BatchOrder, Loader
-from kd_jax.data.loaders import Resident, Rows
+from kd_jax.data.loaders import Rows
+from kd_jax.data.resident import Resident
 from kd_jax.training.checkpoints import Checkpoints
 from kd_jax.training.execution import RunSteps
 from kd_jax.training.log import MetricsLog, ProgressLine

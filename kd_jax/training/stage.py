@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from kd_jax.core.errors import UsageError
+from kd_jax.core.errors import UsageError, check_choice
 from kd_jax.data.preprocessing import Views
 from kd_jax.methods import Adapters, Method, StageInfo
 from kd_jax.models import Outputs
+from kd_jax.training.remat import REMAT, has_blocks
 
 PyTree = Any
 
@@ -31,6 +32,12 @@ class Stage:
             array for all roles, or a dictionary of one array per role.
         seed: seed of everything random in the stage.
         info: sizes of the training set and of the stage, for the methods that need them.
+        accumulate: number of parts of a batch that a step computes one after another. Their
+            gradients are averaged in float32. See `kd_jax.training.accumulation`.
+        ema_decay: weight of the past in the moving averages of the trained values, 0 to 1, such as
+            0.999; see `kd_jax.training.average`. 0 keeps no averages.
+        remat: for trained roles, what the backward pass computes again: `none`, `convolutions` (all
+            except the results of convolutions) or `blocks` (all except the results of blocks).
 
     Raises:
         UsageError: if the networks are not those of the method, or a part is of the wrong type.
@@ -42,6 +49,9 @@ class Stage:
     views: Views | None = None
     seed: int = 0
     info: StageInfo | None = None
+    accumulate: int = 1
+    ema_decay: float = 0.0
+    remat: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if not isinstance(self.method, Method):
@@ -71,6 +81,23 @@ class Stage:
                 f"Stage: views are of {', '.join(self.views.roles)}, but the roles are"
                 f" {', '.join(seen)}: give one view per role."
             )
+        self._check_memory_options()
+
+    def _check_memory_options(self) -> None:
+        if self.accumulate < 1:
+            raise UsageError(f"Stage: accumulate must be 1 or more, not {self.accumulate}.")
+        if not 0 <= self.ema_decay < 1:
+            raise UsageError(
+                f"Stage: ema_decay must be at least 0 and less than 1, not {self.ema_decay}."
+            )
+        for role, kind in self.remat.items():
+            check_choice(role, self.trained, "Stage: the role of remat")
+            check_choice(kind, REMAT, f"Stage: remat of {role}")
+            if kind == "blocks" and not has_blocks(self.networks[role]):
+                raise UsageError(
+                    f"Stage: remat of {role} = 'blocks' needs a network with the field remat: set"
+                    " 'convolutions'."
+                )
 
     @property
     def trained(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from kd_jax.core.errors import UsageError
 from kd_jax.methods import Adapters
+from kd_jax.training.average import first_average
 from kd_jax.training.stage import Stage
 
 PyTree = Any
@@ -27,6 +28,8 @@ class TrainState(flax.struct.PyTreeNode):
             such as batch statistics.
         method_state: arrays that the method carries from step to step.
         opt_state: state of the optimizer.
+        ema: moving averages of `params` and `model_state`, under these names; empty if the stage
+            has no `ema_decay`.
     """
 
     step: jax.Array
@@ -34,6 +37,12 @@ class TrainState(flax.struct.PyTreeNode):
     model_state: dict[str, PyTree]
     method_state: PyTree
     opt_state: PyTree
+    ema: dict[str, PyTree] = flax.struct.field(default_factory=dict)
+
+    @property
+    def averaged(self) -> "TrainState":
+        """Returns the state to evaluate: averages replace the trained values if there are any."""
+        return self.replace(**self.ema, ema={})
 
     def variables(self, role: str) -> PyTree:
         """Returns the variables of a trained network, as its `apply` takes them."""
@@ -103,15 +112,17 @@ def init_state(
     fresh = stage.method.init(key, outputs, batch, statistics or {}, stage.info)
     params = {role: trained[role]["params"] for role in stage.trained}
     params[ADAPTERS] = _with_first(fresh.params, adapters or {})
+    model_state = {
+        role: {name: value for name, value in trained[role].items() if name != "params"}
+        for role in stage.trained
+    }
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        model_state={
-            role: {name: value for name, value in trained[role].items() if name != "params"}
-            for role in stage.trained
-        },
+        model_state=model_state,
         method_state=fresh.state,
         opt_state=stage.optimizer.init(params),
+        ema=first_average(params, model_state) if stage.ema_decay else {},
     )
 
 

@@ -70,6 +70,13 @@ def test_a_crop_is_padded_by_less_than_the_image():
     assert Augmentation(crop_padding=33)  # the class does not know the images
 
 
+def test_parts_of_a_batch_divide_the_images_of_a_device(tmp_path):
+    says = r"^stages\.teacher\.accumulate = 16 does not divide the 8 images per device of data\."
+    with pytest.raises(UsageError, match=says):
+        Run(changed({"stages.teacher.accumulate": 16, "num_devices": 2}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_network_has_arrays_of_less_than_2_to_the_31_values():
     import jax
     import jax.numpy as jnp

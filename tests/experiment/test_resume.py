@@ -11,7 +11,7 @@ import small_config
 from small_config import changed, numbers, student_config
 
 import kd_jax
-from kd_jax.core.devices import data_mesh
+from kd_jax.core.devices import data_mesh, replicated
 from kd_jax.core.errors import UsageError
 from kd_jax.core.stop import Stopped
 from kd_jax.experiment.run import Run
@@ -45,6 +45,12 @@ def logs(workdir, stage):
     return [{**json.loads(line), "images_per_second": None} for line in lines]
 
 
+def trained_values(stage):
+    """Returns the values that the optimizer moves, where the networks are their averages."""
+    with Checkpoints(stage / "checkpoints", read_only=True) as checkpoints:
+        return checkpoints.restore_stored(10, "trained", replicated(data_mesh(1)))
+
+
 @pytest.mark.parametrize("saves", [2, 26])  # in the first and in the second stage
 def test_an_interrupted_run_ends_with_the_same_numbers(finished, tmp_path, monkeypatch, saves):
     often = changed({"checkpoint_minutes": 1e-9})  # after every step
@@ -70,6 +76,9 @@ def test_an_interrupted_online_stage_ends_with_the_same_numbers(online, tmp_path
             kd_jax.load(workdir / "ekd", role=role).variables for workdir in (tmp_path, online[0])
         )
         jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    ours, theirs = (trained_values(workdir / "ekd") for workdir in (tmp_path, online[0]))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    assert "student" in theirs["params"]
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 8), (8, 1)])

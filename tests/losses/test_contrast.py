@@ -8,9 +8,11 @@ from compiling import FAST
 
 from kd_jax.losses import (
     ContrastMemory,
+    _noise_contrast,
     contrast_memory,
     contrast_negatives,
     contrastive_representation,
+    shared_contrast_negatives,
 )
 
 IMAGES = 20
@@ -51,20 +53,26 @@ def test_agrees_with_the_official_code(x64):
     np.testing.assert_allclose(new.student[3, 0], 0.3401622471, rtol=1e-9)
 
 
-def crd_formula(student, teacher, memory, index, negatives, *, temperature, momentum):
-    """Computes `memory.py` and `criterion.py` of RepDistiller with gathered rows of the memory."""
-    count = negatives.shape[1]
-    noise, total, partition = count / IMAGES, 0, []
+def crd_formula(student, teacher, memory, index, negatives, valid, *, temperature, momentum):
+    """Computes `memory.py` and `criterion.py` of RepDistiller with gathered rows of the memory.
+
+    `valid` [N, K] is 1 for the negatives of an image, else 0: K is their number.
+    """
+    negatives = jnp.broadcast_to(negatives, valid.shape)
+    count = valid.sum(1)
+    noise, total, partition = count[:, None] / IMAGES, 0, []
     for embeddings, bank, z in [
         (student, memory.teacher, memory.partition[0]),
         (teacher, memory.student, memory.partition[1]),
     ]:
         rows = bank[jnp.concatenate([index[:, None], negatives], axis=1)]
         scores = jnp.exp((rows * embeddings[:, None]).sum(2) / temperature)
-        z = jnp.where(z > 0, z, jax.lax.stop_gradient(scores.mean()) * IMAGES)
-        own, others = scores[:, 0] / z, scores[:, 1:] / z
+        means = (scores[:, 0] + (scores[:, 1:] * valid).sum(1)) / (1 + count)
+        z = jnp.where(z > 0, z, jax.lax.stop_gradient(means.mean()) * IMAGES)
+        own, others = scores[:, :1] / z, scores[:, 1:] / z
         total -= jnp.log(own / (own + noise + 1e-7)).sum()
-        total -= jnp.log(noise / (others + noise + 1e-7)).sum()
+        terms = jnp.log(noise) - jnp.log(others + noise + 1e-7)
+        total -= jnp.where(valid > 0, terms, 0).sum()
         partition.append(z)
     banks = []
     for bank, embeddings in [(memory.student, student), (memory.teacher, teacher)]:
@@ -73,8 +81,14 @@ def crd_formula(student, teacher, memory, index, negatives, *, temperature, mome
     return total / len(student), ContrastMemory(*banks, jnp.stack(partition))
 
 
-def test_agrees_with_its_formula(x64):
-    student, teacher, memory, *rows = official()
+@pytest.mark.parametrize("shared", [False, True])
+def test_agrees_with_its_formula(x64, shared):
+    student, teacher, memory, index, negatives = official()
+    valid, masks = np.ones(negatives.shape, bool), {}
+    if shared:
+        negatives = np.array([1, 9, 9, 19, 4])  # one is drawn twice
+        valid = np.array([[1, 1, 1, 1, 1], [0, 1, 0, 1, 1], [1, 0, 0, 0, 0], [0] * 5], bool)
+        masks = {"valid": valid}
     grad = jax.value_and_grad(crd_formula, argnums=(0, 1), has_aux=True)
     formula = jax.jit(grad, compiler_options=FAST)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11)
@@ -82,11 +96,21 @@ def test_agrees_with_its_formula(x64):
     expected_memory = memory
     for temperature, momentum in [(0.07, 0.5), (0.3, 0.9)]:
         options = {"temperature": temperature, "momentum": momentum}
-        got = crd(student, teacher, memory, *rows, **options)
+        got = crd(student, teacher, memory, index, negatives, **masks, **options)
         expected_memory = jax.tree.map(jnp.asarray, expected_memory)
+        rows = index, negatives, valid.astype(np.float64)
         expected = formula(student, teacher, expected_memory, *rows, **options)
         jax.tree.map(close, got, expected)
         memory, expected_memory = got[0][1], expected[0][1]
+
+
+def test_tpus_count_the_negatives_of_each_image():
+    """The products of indicators give the counts of `numpy.bincount`."""
+    positions = np.random.default_rng(0).integers(0, 301, (3, 900))  # 300 is dropped
+    expected = np.stack([np.bincount(row, minlength=301)[:300] for row in positions])
+    for count in (_noise_contrast._counts, _noise_contrast._counts_by_products):
+        counts = jax.jit(count, static_argnums=1, compiler_options=FAST)(positions, 300)
+        np.testing.assert_array_equal(counts, expected)
 
 
 def test_float32_agrees_with_float64(x64):
@@ -164,6 +188,7 @@ def test_indices_of_masked_rows_are_not_used():
     student, teacher, memory, index, negatives = official(np.float32)
     where = np.array([True, True, True, False])
     index[3], negatives[3] = 1000, -1000
+    assert np.isnan(crd(student, teacher, memory, index, negatives)[0][0])
 
     def loss(temperature):
         options = {"index": index, "negatives": negatives, "temperature": temperature}
@@ -225,6 +250,17 @@ def test_negatives_are_all_images_of_other_classes():
     assert (negatives[0] != negatives[5]).any()
 
 
+def test_shared_negatives_are_valid_for_images_of_other_classes():
+    classes = np.array([2, 0, 5, 0, 2, 2, 7, 0])
+    labels = np.array([0, 7, 3])
+    shared = jax.jit(shared_contrast_negatives, static_argnums=3, compiler_options=FAST)
+    negatives, valid = shared(jax.random.key(0), labels, classes, 800)
+    assert negatives.shape == (800,) and negatives.dtype == jnp.int32
+    counts = np.bincount(negatives, minlength=8)
+    assert abs(counts - 100).max() < 5 * (800 / 8 * 7 / 8) ** 0.5
+    np.testing.assert_array_equal(valid, classes[negatives] != labels[:, None])
+
+
 MEMORY = official(np.float32)[2]
 
 
@@ -241,7 +277,9 @@ MEMORY = official(np.float32)[2]
         ({"index": np.ones(4)}, "index must be integers"),
         ({"negatives": np.ones((3, 5), int)}, r"\(4, 8\).*negatives \(3, 5\)"),
         ({"negatives": np.ones((4, 0), int)}, r"\(4, 8\).*negatives \(4, 0\)"),
-        ({"negatives": np.ones(4, int)}, r"\(4, 8\).*negatives \(4,\)"),
+        ({"negatives": np.ones((1, 4, 5), int)}, r"\(4, 8\).*negatives \(1, 4, 5\)"),
+        ({"valid": np.ones((4, 5))}, "valid must be boolean"),
+        ({"valid": np.ones((4, 4), bool)}, r"valid \(4, 4\).*negatives \(4, 5\)"),
         ({"negatives": np.ones((4, 5))}, "negatives must be integers"),
         ({"where": np.ones(4)}, "where must be boolean"),
     ],

@@ -127,3 +127,59 @@ def test_shifted_sum_of_bfloat16_adds_in_float32():
     kernel = jnp.ones((3, 3, 1, 1), jnp.bfloat16)
     y = shifted_sum(x, kernel, (1, 1), ((0, 0), (0, 0)))
     assert y.dtype == jnp.bfloat16 and y.item() == 264
+
+
+@pytest.mark.parametrize(("size", "groups"), [(3, 1), (1, 1), (3, 4)])  # XLA, product, shifted sum
+def test_the_gradient_of_a_kernel_is_a_float32_sum(size, groups):
+    """256 + 1 is 256 in bfloat16, so that the one would be lost."""
+    conv = Conv(4, (size, size), padding=0, feature_group_count=groups, dtype=jnp.bfloat16)
+    x = jnp.ones((2, size, size, 4)).at[0].set(256)
+    params = jax.eval_shape(conv.init, jax.random.key(0), x)
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), params)
+
+    def loss(params):
+        y = conv.apply(params, x)
+        assert y.dtype == jnp.bfloat16
+        return y.sum(dtype=jnp.float32)
+
+    found = jax.grad(loss)(params)["params"]
+    assert found["kernel"].dtype == found["bias"].dtype == jnp.float32
+    np.testing.assert_array_equal(found["kernel"], 257)
+
+
+def test_the_gradient_of_a_bias_is_a_float32_sum():
+    """In bfloat16 the CPU adds ones up to 256 only."""
+    conv = Conv(2, (1, 1), dtype=jnp.bfloat16)
+    x = jnp.zeros((64, 8, 8, 1))
+    params = {"kernel": jnp.zeros((1, 1, 1, 2)), "bias": jnp.ones(2)}
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        return conv.apply({"params": params}, x).sum(dtype=jnp.float32)
+
+    np.testing.assert_array_equal(gradient(params)["bias"], 64 * 8 * 8)
+
+
+def test_it_is_summed_over_the_devices_of_shard_map():
+    conv = Conv(2, (1, 1), use_bias=False, dtype=jnp.bfloat16)
+    x = jnp.ones((2, 1, 1, 2)).at[0].set(256)
+    params = {"params": {"kernel": jnp.zeros((1, 1, 2, 2))}}
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    total = jax.shard_map(
+        jax.grad(lambda params, x: conv.apply(params, x).sum(dtype=jnp.float32)),
+        mesh=mesh,
+        in_specs=(jax.P(), jax.P("data")),
+        out_specs=jax.P(),
+    )
+    np.testing.assert_array_equal(jax.jit(total)(params, x)["params"]["kernel"], 257)
+
+
+def test_gpus_round_it_and_tpus_do_not():
+    conv = Conv(4, (3, 3), use_bias=False, dtype=jnp.bfloat16)
+    x = jnp.ones((1, 8, 8, 4))
+    variables = jax.eval_shape(conv.init, jax.random.key(0), x)
+    gradient = jax.jit(jax.grad(lambda v: conv.apply(v, x).sum(dtype=jnp.float32)))
+    for platform, result in (("tpu", "f32"), ("cuda", "bf16")):
+        text = gradient.trace(variables).lower(lowering_platforms=(platform,)).as_text()
+        assert f"-> tensor<3x3x4x4x{result}>" in text, platform

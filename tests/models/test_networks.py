@@ -1,8 +1,10 @@
 """All networks: shapes, numbers of parameters, multiply-adds."""
 
+import functools
 from unittest import mock
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -249,6 +251,32 @@ def test_the_number_of_pools_of_a_vgg(traced, pools, last):
 def test_a_vgg_has_at_most_five_pools():
     with pytest.raises(UsageError, match="pools = 6 is impossible: choose 0 to 5"):
         models.create("vgg8", num_classes=2, pools=6)
+
+
+@pytest.mark.parametrize("name", _SMALL)
+def test_one_exported_program_takes_batches_of_any_size(traced, name):
+    _, variables = traced(_SMALL[name], 1, 16, 16, 3)
+    (size,) = jax.export.symbolic_shape("b")
+    images = jax.ShapeDtypeStruct((size, 16, 16, 3), jnp.float32)
+    apply = jax.jit(functools.partial(_SMALL[name].apply, train=False))
+    exported = jax.export.export(apply)(variables, images)
+    assert exported.out_avals[0].shape == (size, 2)
+
+
+@pytest.mark.parametrize("name", _SMALL)
+def test_every_block_can_be_computed_again(traced, name):
+    """The stem is one too; a VGG has five groups. The names of the variables stay the same."""
+    network = _SMALL[name]
+    outputs, variables = traced(network, 1, 16, 16, 3)
+    again = network.clone(remat=True)
+    assert traced(again, 1, 16, 16, 3)[1] == variables
+    images = jnp.zeros((1, 16, 16, 3))
+    apply = functools.partial(again.apply, train=True, mutable=["batch_stats"])
+    names = [e.primitive.name for e in jax.make_jaxpr(apply)(variables, images).eqns]
+    first = {"vgg8": 5, "SphereFace": 4}.get(name, 1)
+    assert sum(name.startswith(("remat", "checkpoint")) for name in names) == first + len(
+        outputs.blocks
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in _SMALL if name != "vgg8"])

@@ -64,6 +64,19 @@ def test_what_is_saved_is_restored_to_the_last_bit(state, tmp_path):
         assert len(found.step.devices()) == devices
 
 
+def test_averages_are_the_stored_networks_and_the_trained_values_remain(state, tmp_path):
+    averages = {"params": at(state, 5).params, "model_state": state.model_state}
+    whole = at(state, 3).replace(ema=averages)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(whole, {}, META)
+    with Checkpoints(tmp_path / "c", read_only=True) as checkpoints:
+        equal(checkpoints.restore(shapes(whole), one_device())[0], whole)
+        shown = whole.averaged.variables("student")
+        equal(checkpoints.restore_network(3, "student", shapes(shown), one_device()), shown)
+        adapters = checkpoints.restore_stored(3, "adapters", one_device())["params"]
+        equal(adapters, averages["params"]["adapters"])
+
+
 def test_the_latest_two_and_the_best_are_kept(state, tmp_path):
     scores = {1: -0.7, 2: -0.1, 3: -0.8, 4: None, 5: -0.9, 6: None}  # negative: -loss
     with Checkpoints(tmp_path / "c") as checkpoints:

@@ -1,9 +1,10 @@
 import jax
 import numpy as np
 import pytest
-from small_stage import ORDER, make_stage, start, train
+from small_stage import ORDER, SET, make_stage, start, train
 
 from kd_jax.core.devices import data_mesh
+from kd_jax.data import resident
 from kd_jax.methods import EKD
 from kd_jax.training.execution import jit_steps
 
@@ -35,8 +36,14 @@ def one_device_online():
     return train("jit", 1, 3, method=EKD())
 
 
-@pytest.mark.parametrize(("execution", "devices"), [("jit", 2), ("jit", 8), ("pmap", 8)])
-def test_they_agree_on_an_online_stage_with_modules(one_device_online, execution, devices):
+@pytest.mark.parametrize(
+    ("execution", "devices", "shared"), [("jit", 2, False), ("jit", 8, True), ("pmap", 8, False)]
+)
+def test_they_agree_on_an_online_stage_with_modules(
+    one_device_online, execution, devices, shared, monkeypatch
+):
+    if shared:  # the devices share the images
+        monkeypatch.setattr(resident, "memory_limit", lambda _: 4 * SET.images.nbytes - 1)
     expected, metrics = one_device_online
     assert set(expected.params["adapters"]) == {"teacher", "student"}
     state, found = train(execution, devices, 3, method=EKD())
