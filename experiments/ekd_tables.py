@@ -41,7 +41,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kd_jax.commands import Parser, exit_code
-from kd_jax.core.files import absolute_path
+from kd_jax.core.files import PathLike, absolute_path
 from kd_jax.core.text import markdown
 from kd_jax.experiment import tables
 from kd_jax.experiment.config_files import load_config
@@ -80,9 +80,11 @@ def _run(argv: Sequence[str] | None) -> None:
     def train(cell: Cell, seed: int) -> tables.Result:
         found = results.setdefault(cell.name, {})
         if seed not in found:
-            before = cell.before
-            teacher = train(before, seed).folder if before else None
-            values = tables.one_stage(_config(cell, seed, args), cell.stage, teacher=teacher)
+            teacher, first = (
+                train(before, seed).folder if before else None
+                for before in (cell.before, cell.first_cell)
+            )
+            values = _config(cell, seed, args, teacher, first)
             folder = absolute_path(args.workdir) / f"seed_{seed}" / cell.name
             found[seed] = tables.run(values, folder)
             tables.write(text(wanted, results, args), args.workdir)  # for an interrupted run
@@ -98,14 +100,29 @@ def _run(argv: Sequence[str] | None) -> None:
 def _with_recipe(cell: Cell, args: argparse.Namespace) -> Cell:
     """Returns a cell with the recipe that the command line asks for."""
     recipe = args.recipe
-    if cell.stage == "kd" and args.baseline_recipe:
+    if (cell.stage == "kd" or cell.first) and args.baseline_recipe:
         recipe = args.baseline_recipe
     if "recipe" in cell.arguments or recipe in (None, "ekd"):
         return cell
     return dataclasses.replace(cell, arguments={**cell.arguments, "recipe": recipe})
 
 
-def _config(cell: Cell, seed: int, args: argparse.Namespace) -> Any:
+def _config(
+    cell: Cell,
+    seed: int,
+    args: argparse.Namespace,
+    teacher: PathLike | None = None,
+    first: PathLike | None = None,
+) -> dict[str, Any]:
+    """Returns the experiment of one cell.
+
+    Args:
+        cell: the cell.
+        seed: seed of everything random.
+        args: options of the command line.
+        teacher: folder of the stage of `cell.before`.
+        first: folder of the stage of `cell.first_cell`.
+    """
     arguments = {"teacher": cell.teacher, "student": cell.student, "baselines": True}
     arguments |= cell.arguments
     if cell.config == "ekd/tiny_imagenet" and (args.path or "").endswith(".npz"):
@@ -119,9 +136,19 @@ def _config(cell: Cell, seed: int, args: argparse.Namespace) -> Any:
         config.data.source.path = args.path
     if args.train_split:
         config.data.train_split = args.train_split
-    if cell.method:
-        config.stages[cell.stage].method.update(cell.method)
-    return config
+    values = tables.one_stage(config, cell.stage, teacher=teacher)
+    stage = values["stages"][cell.stage]
+    stage["method"] = {**stage["method"], **cell.method}
+    if cell.method.get("name") in ("paraphraser", "ab"):  # RepDistiller's first stages
+        for optimizer in stage["optimizers"].values():
+            optimizer["schedule"] = {"name": "constant"}
+    if cell.first == "paraphraser":
+        stage["adapters_from"] = str(first)
+    elif cell.first == "ab":
+        stage["networks"]["student"] |= {"init_from": str(first), "init_head": False}
+    elif cell.first == "kd":
+        stage["networks"]["base"] = {"init_from": str(first)}
+    return values
 
 
 def text(

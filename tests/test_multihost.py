@@ -1,6 +1,7 @@
-"""Compares two processes of two devices each, as in a Slurm job, with one process."""
+"""Compares two processes with one process: a Slurm job, and every method."""
 
 import contextlib
+import json
 import os
 import pathlib
 import signal
@@ -16,6 +17,7 @@ import small_faces
 import small_pod
 from etils import epath
 
+from kd_jax import methods
 from kd_jax.experiment.run import Run
 
 TESTS = pathlib.Path(__file__).parent
@@ -97,6 +99,39 @@ def ended_at_last(job):
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(job.pid, signal.SIGKILL)
+
+
+def started(script, *words):
+    """Starts a script of this folder on the CPU."""
+    return subprocess.Popen(
+        [sys.executable, TESTS / script, *map(str, words)],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(TESTS)},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.long
+def test_every_method_on_two_processes_of_four_devices_and_on_one_of_eight():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    found = []
+    for processes in (1, 2):
+        jobs = [started("every_method.py", i, processes, port) for i in range(processes)]
+        with contextlib.ExitStack() as stack:
+            for job in jobs:
+                stack.enter_context(ended_at_last(job))
+            texts = [job.communicate(timeout=1200)[0] for job in jobs]
+        assert [job.returncode for job in jobs] == [0] * processes
+        found += [[json.loads(line) for line in text.splitlines()] for text in texts]
+    assert [next(iter(one)) for one in found[0]] == list(methods.names())
+    for one, *others in zip(*found, strict=True):
+        (name,) = one
+        for other in others:
+            for key, value in one[name].items():
+                assert other[name][key] == pytest.approx(value, rel=1e-5, abs=1e-6), (name, key)
 
 
 @pytest.mark.slow

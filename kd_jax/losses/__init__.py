@@ -7,17 +7,19 @@ the outputs of a fixed teacher.
 
 from kd_jax.losses.centers import center_relation as center_relation
 from kd_jax.losses.centers import class_centers as class_centers
-from kd_jax.losses.contrast import ContrastMemory as ContrastMemory
-from kd_jax.losses.contrast import contrast_memory as contrast_memory
-from kd_jax.losses.contrast import contrast_negatives as contrast_negatives
 from kd_jax.losses.contrast import contrastive_representation as contrastive_representation
 from kd_jax.losses.contrast import info_nce as info_nce
+from kd_jax.losses.correlations import inter_class_relation as inter_class_relation
+from kd_jax.losses.correlations import intra_class_relation as intra_class_relation
+from kd_jax.losses.correlations import standardized_logits as standardized_logits
 from kd_jax.losses.distributions import mk_mmd as mk_mmd
 from kd_jax.losses.features import feature_l1 as feature_l1
 from kd_jax.losses.features import feature_mse as feature_mse
 from kd_jax.losses.features import normalized_feature_l2 as normalized_feature_l2
 from kd_jax.losses.hybrid import hybrid_order as hybrid_order
 from kd_jax.losses.hybrid import hybrid_order_and_terms as hybrid_order_and_terms
+from kd_jax.losses.layers import attended_layers as attended_layers
+from kd_jax.losses.layers import hierarchical_context as hierarchical_context
 from kd_jax.losses.maps import activation_boundary as activation_boundary
 from kd_jax.losses.maps import attention_transfer as attention_transfer
 from kd_jax.losses.maps import factor_transfer as factor_transfer
@@ -30,6 +32,10 @@ from kd_jax.losses.margins import arcface as arcface
 from kd_jax.losses.margins import cosface as cosface
 from kd_jax.losses.margins import normalized_softmax as normalized_softmax
 from kd_jax.losses.margins import sphereface_r as sphereface_r
+from kd_jax.losses.memory import ContrastMemory as ContrastMemory
+from kd_jax.losses.memory import contrast_memory as contrast_memory
+from kd_jax.losses.memory import contrast_negatives as contrast_negatives
+from kd_jax.losses.memory import shared_contrast_negatives as shared_contrast_negatives
 from kd_jax.losses.relations import pair_relation as pair_relation
 from kd_jax.losses.relations import rkd_angle as rkd_angle
 from kd_jax.losses.relations import rkd_distance as rkd_distance
@@ -48,6 +54,7 @@ __all__ = [
     "a_softmax_blend",
     "activation_boundary",
     "arcface",
+    "attended_layers",
     "attention_transfer",
     "center_relation",
     "class_centers",
@@ -62,9 +69,12 @@ __all__ = [
     "feature_l1",
     "feature_mse",
     "flow_of_solution",
+    "hierarchical_context",
     "hybrid_order",
     "hybrid_order_and_terms",
     "info_nce",
+    "inter_class_relation",
+    "intra_class_relation",
     "mk_mmd",
     "neuron_selectivity",
     "normalized_feature_l2",
@@ -73,10 +83,12 @@ __all__ = [
     "probabilistic_transfer",
     "rkd_angle",
     "rkd_distance",
+    "shared_contrast_negatives",
     "similarity_preserving",
     "soft_target_cross_entropy",
     "soft_target_kl",
     "sphereface_r",
+    "standardized_logits",
     "triplet_relation",
     "variational_information",
 ]

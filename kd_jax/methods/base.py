@@ -48,11 +48,14 @@ class Ramp:
         end: final value.
         epochs: number of epochs until the final value.
         start: first value.
+        per_epoch: change the weight once per epoch, as mdistiller does. Every epoch then has the
+            value at its end.
     """
 
     end: float
     epochs: float
     start: float = 0.0
+    per_epoch: bool = False
 
     def __post_init__(self):
         if not (0 <= self.end < math.inf and 0 <= self.start < math.inf):
@@ -62,7 +65,9 @@ class Ramp:
 
     def __call__(self, epoch: jax.Array) -> jax.Array:
         """Returns the weight at an epoch, which may be a fraction."""
-        done = jnp.minimum(jnp.asarray(epoch, jnp.float32) / self.epochs, 1.0)
+        epoch = jnp.asarray(epoch, jnp.float32)
+        epoch = jnp.floor(epoch) + 1 if self.per_epoch else epoch
+        done = jnp.minimum(epoch / self.epochs, 1.0)
         return self.start + (self.end - self.start) * done
 
 

@@ -13,7 +13,9 @@ from kd_jax import losses
 from kd_jax.core.errors import UsageError, check_choice
 from kd_jax.methods.base import (
     Adapters,
+    Batch,
     Method,
+    PyTree,
     Weight,
     check_temperature,
     check_weights,
@@ -28,8 +30,8 @@ Pair = tuple[jax.Array, jax.Array]
 
 Maps = tuple[jax.Array, ...]
 
-Learned = Mapping[str, tuple[nn.Module, jax.Array]]
-"""Modules that are trained with the student, by name, and their inputs."""
+Learned = Mapping[str, tuple[nn.Module, Any]]
+"""Modules that are trained with the student, by name, and their inputs: an array, or a tuple."""
 
 
 def feature_maps(student: Outputs, teacher: Outputs) -> tuple[Maps, Maps]:
@@ -100,6 +102,28 @@ class Transfer(Method):
         """
         raise NotImplementedError
 
+    def value_and_state(
+        self,
+        state: PyTree,
+        student: Outputs,
+        teacher: Outputs,
+        learned: Mapping[str, Any],
+        batch: Batch,
+        axis_name: str | None,
+    ) -> tuple[jax.Array, PyTree]:
+        """Computes L and the new state of the method; a loss with a state or labels overrides it.
+
+        Args:
+            state: state of the adapters.
+            student: outputs of the student.
+            teacher: outputs of the teacher, without gradient.
+            learned: results of the modules, by name.
+            batch: labels, indices and the key of the step.
+            axis_name: axis of `pmap`.
+        """
+        del batch
+        return self.value(student, teacher, learned, axis_name), state
+
     def init(self, key, outputs, batch, statistics, info):
         """Makes the modules, by name."""
         del batch, statistics, info
@@ -124,15 +148,15 @@ class Transfer(Method):
             self.term: self.loss_weight,
             "soft_target_kl": self.soft_weight,
         }
-        terms = {
-            "cross_entropy": label_loss()(student, batch).mean(),
-            self.term: self.value(student, teacher, learned, axis_name),
-        }
+        value, state = self.value_and_state(
+            adapters.state, student, teacher, learned, batch, axis_name
+        )
+        terms = {"cross_entropy": label_loss()(student, batch).mean(), self.term: value}
         if is_used(self.soft_weight):
             terms["soft_target_kl"] = losses.soft_target_kl(
                 student.logits, teacher.logits, temperature=self.temperature
             ).mean()
-        return weighted_sum(terms, weights, batch), terms, adapters.state
+        return weighted_sum(terms, weights, batch), terms, state
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,8 @@ from kd_jax.data.sources.npz import Npz
 from kd_jax.data.sources.tiny_imagenet import TinyImageNet
 from kd_jax.experiment import tables
 from kd_jax.experiment.specs import experiment
-from kd_jax.methods import EKD, HORKD, KD, METHODS, RKD, Supervised
+from kd_jax.methods import EKD, FT, HORKD, KD, METHODS, RKD, Paraphrase, Supervised
+from kd_jax.training.optimizers import Constant
 
 
 def arguments(path="tiny", **values):
@@ -18,8 +19,8 @@ def arguments(path="tiny", **values):
 
 def specification(cell, path="tiny"):
     teacher = "/folder" if cell.before else None
-    config = ekd_tables._config(cell, 5, arguments(path))
-    return experiment(tables.one_stage(config, cell.stage, teacher=teacher))
+    first = f"/{cell.first_cell.name}" if cell.first else None
+    return experiment(ekd_tables._config(cell, 5, arguments(path), teacher, first))
 
 
 def test_every_cell_is_a_stage_that_can_be_built():
@@ -28,6 +29,7 @@ def test_every_cell_is_a_stage_that_can_be_built():
     cells = {row.cell.name: row.cell for rows in ekd_tables.TABLES.values() for row in rows}
     for _ in range(2):  # HORKD's student has an assistant, which has a teacher
         cells |= {c.before.name: c.before for c in cells.values() if c.before}
+        cells |= {c.first_cell.name: c.first_cell for c in cells.values() if c.first}
     trained = {}
     for name, cell in cells.items():
         spec = specification(cell)
@@ -69,8 +71,33 @@ def named(table):
     return {row.label: row for row in ekd_tables.TABLES[table]}
 
 
-def test_tables_1_and_2_have_ten_methods_per_pair():
-    assert [len(ekd_tables.TABLES[table]) for table in ("1", "2")] == [70, 50]
+def test_tables_1_and_2_have_thirteen_methods_per_pair():
+    assert [len(ekd_tables.TABLES[table]) for table in ("1", "2")] == [91, 65]
+
+
+def test_methods_of_two_stages_start_from_their_first_stage():
+    rows = named("1") | named("4")
+    factor, abound, residual = (
+        rows[f"{pair}, {label}"].cell
+        for pair, label in (
+            ("resnet50 -> resnet18", "Factor"),
+            ("resnet50 -> resnet18", "Abound"),
+            ("resnet34 -> resnet18", "Res-KD"),
+        )
+    )
+    (stage,) = specification(factor).stages.values()
+    assert (stage.method, stage.adapters_from) == (FT(), f"/{factor.first_cell.name}")
+    (stage,) = specification(factor.first_cell).stages.values()
+    assert (stage.method, stage.epochs) == (Paraphrase(), 30)  # RepDistiller's --init_epochs
+    assert stage.optimizers["default"].schedule == Constant()
+    (stage,) = specification(abound).stages.values()
+    student = stage.networks["student"]
+    assert (student.init_from, student.init_head) == (f"/{abound.first_cell.name}", False)
+    assert (stage.method, abound.before) == (Supervised(), None)
+    assert abound.first_cell.before == rows["resnet50 -> resnet18, KD"].cell.before
+    assert residual.first_cell == rows["resnet34 -> resnet18, KD"].cell
+    recipe = arguments(baseline_recipe="repdistiller")
+    assert ekd_tables._with_recipe(abound, recipe).first_cell.arguments["recipe"] == "repdistiller"
 
 
 def test_a_baseline_of_table_1_has_its_method_and_the_teacher_of_kd():

@@ -27,7 +27,10 @@ from kd_jax import losses
 
 def test_every_public_loss_is_in_the_table():
     others = {"ContrastMemory", "contrast_memory", "contrast_negatives", "class_centers"}
-    others |= {"hybrid_order_and_terms"}  # test_hybrid.py
+    others |= {"shared_contrast_negatives", "hybrid_order_and_terms"}  # test_contrast, test_hybrid
+    others |= {"standardized_logits", "inter_class_relation", "intra_class_relation"}
+    # test_correlations.py and test_layers.py
+    others |= {"attended_layers", "hierarchical_context"}
     # The input of these is cosines: test_margins.py.
     others |= {"a_softmax", "a_softmax_blend", "arcface", "cosface", "normalized_softmax"}
     others |= {"sphereface_r"}

@@ -17,10 +17,12 @@ class HintRegressor(nn.Module):
 
     Attributes:
         features: number of channels of the teacher's feature map.
+        activation: end in a ReLU. The connectors of AB do not.
         axis_name: axis over which batch norm averages, inside `pmap`.
     """
 
     features: int
+    activation: bool = True
     axis_name: str | None = None
 
     @nn.compact
@@ -32,7 +34,8 @@ class HintRegressor(nn.Module):
         x = layers.convolution(x.dtype, kernel_init=layers.kaiming_uniform)(
             self.features, 1, name="conv"
         )(x)
-        return nn.relu(norms.batch_norm(train=True, axis_name=self.axis_name)(name="norm")(x))
+        x = norms.batch_norm(train=True, axis_name=self.axis_name)(name="norm")(x)
+        return nn.relu(x) if self.activation else x
 
 
 class GaussianRegressor(nn.Module):
