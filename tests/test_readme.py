@@ -21,6 +21,8 @@ DOCUMENTS = [
     "README.md",
     "docs/api.md",
     "docs/clusters.md",
+    "docs/large_batches.md",
+    "docs/methods.md",
     "docs/promises.md",
     "docs/teachers.md",
     "CONTRIBUTING.md",

@@ -1,5 +1,6 @@
 """Helpers for config files: their argument, and stages that share nothing."""
 
+import dataclasses
 import json
 import pathlib
 import runpy
@@ -27,8 +28,10 @@ def stage(
         epochs: length of the stage.
         **values: the networks by role, and further keys of `StageSpec`.
     """
-    fields = ("evaluate_every", "own_augmentation", "adapters_from", "evaluators", "best")
-    options = {name: values.pop(name) for name in fields if name in values}
+    from kd_jax.experiment.specs import StageSpec  # imports jax, which takes seconds
+
+    fields = {field.name for field in dataclasses.fields(StageSpec)}
+    options = {name: values.pop(name) for name in fields & values.keys()}
     stage = {"method": method, "networks": values, "optimizers": optimizers, "epochs": epochs}
     return json.loads(json.dumps(stage | options))
 

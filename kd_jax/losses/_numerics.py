@@ -65,10 +65,10 @@ def as_maps(
     expect(fits, rule, student=student, teacher=teacher)
     (height, width), (other_height, other_width) = student.shape[1:3], teacher.shape[1:3]
     size = min(height, other_height), min(width, other_width)
-    return _pool(student, size), _pool(teacher, size)
+    return pool(student, size), pool(teacher, size)
 
 
-def _pool(maps: jax.Array, size: tuple[int, int]) -> jax.Array:
+def pool(maps: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Averages the windows from floor(i old / new) to ceil((i + 1) old / new) along each axis."""
     for axis, new in enumerate(size, start=1):
         old = maps.shape[axis]

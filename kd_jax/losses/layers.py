@@ -57,7 +57,7 @@ def attended_layers(
     energies = [_energy(x) for x in ours]
     sizes = [(x.shape[1], x.shape[2]) for x in theirs]
     pooled = {
-        size: jnp.stack([_unit_map(_numerics._pool(x, size)) for x in energies], 1)
+        size: jnp.stack([_unit_map(_numerics.pool(x, size)) for x in energies], 1)
         for size in dict.fromkeys(sizes)
     }
     loss = jnp.zeros(ours[0].shape[0], attention.dtype)
@@ -115,7 +115,7 @@ def hierarchical_context(student: ArrayLike, teacher: ArrayLike) -> jax.Array:
     for size in (4, 2, 1):
         if size < gap.shape[1]:
             share /= 2
-            pooled = _numerics._pool(gap, (size, size))
+            pooled = _numerics.pool(gap, (size, size))
             total += share * jnp.square(pooled).mean((1, 2, 3))
             shares += share
     return total / shares

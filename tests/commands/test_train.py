@@ -78,7 +78,7 @@ def wait_for(pattern, workdir, process, after=0):
         time.sleep(0.001)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_any_moment_it_ends_with_the_same_numbers(command, unharmed, tmp_path):
     moments = [
         ("config.json", 0),  # nothing is trained yet

@@ -13,6 +13,7 @@ from kd_jax.methods import HORKD
 CONFIG = small_config.__file__
 
 
+@pytest.mark.long
 def test_terms_and_whole_loss_of_a_stage(tmp_path, capsys):
     run = tmp_path / "run"
     kd_jax.run(small_config.get_config(), run, stages=("teacher",))

@@ -18,6 +18,7 @@ def get_config(argument=None):
 
 
 @pytest.mark.usefixtures("one_device")
+@pytest.mark.long
 def test_a_smoke_run_resumes_and_the_table_holds_its_numbers(tmp_path, capsys, rows, no_training):
     (tmp_path / "config.py").write_text(CONFIG)
     options = [f"--workdir={tmp_path}/runs", f"--config={tmp_path}/config.py", "--smoke"]

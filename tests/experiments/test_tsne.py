@@ -58,6 +58,7 @@ def test_students_of_other_images_are_refused(tmp_path):
 
 
 @pytest.mark.usefixtures("one_device")
+@pytest.mark.long
 def test_draws_the_students_of_a_run(tmp_path, capsys, rows):
     config = small_config.get_config().to_dict()
     config["stages"] = {"teacher": {**config["stages"]["teacher"], "epochs": 0.1}}

@@ -68,6 +68,7 @@ def test_two_stages_cost_the_sum_of_their_times_and_the_larger_memory(rows):
 
 
 @pytest.mark.usefixtures("programs")
+@pytest.mark.long
 def test_measures_the_stages_of_two_networks(capsys, rows):
     options = ["--network=tiny", "--teacher=tiny", "--resolution=8", "--batch=8", "--images=32"]
     assert method_cost.main([*options, "--steps=1", "--rounds=1", "--devices=1"]) == 0
