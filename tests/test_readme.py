@@ -21,6 +21,7 @@ DOCUMENTS = [
     "README.md",
     "docs/api.md",
     "docs/clusters.md",
+    "docs/costs.md",
     "docs/large_batches.md",
     "docs/methods.md",
     "docs/promises.md",

@@ -121,7 +121,28 @@ class StreamedLoader(Loader):
             self.close()  # otherwise a second try would return the next batch
             raise
         self._order, self._next = order, step + count
-        return {name: _stack([batch[name] for batch in batches]) for name in batches[0]}
+        return {name: self._stacked([batch[name] for batch in batches]) for name in batches[0]}
+
+    def _stacked(self, arrays: list[np.ndarray]) -> np.ndarray:
+        """Stacks arrays; of images, the memory of other processes is not written."""
+        first = arrays[0]
+        if len(arrays) == 1:
+            return first[None]
+        if first.ndim == 1:
+            return np.stack(arrays)
+        stacked = np.empty((len(arrays), *first.shape), first.dtype)
+        here = self._here(len(first))
+        for target, array in zip(stacked, arrays, strict=True):
+            target[here] = array[here]
+        return stacked
+
+    def _here(self, batch_size: int) -> slice | np.ndarray:
+        """Returns the positions in a batch whose images the devices of this process need."""
+        mask = np.zeros(batch_size, bool)
+        for part in split(self._mesh).addressable_devices_indices_map((batch_size,)).values():
+            if part is not None:
+                mask[part] = True
+        return slice(None) if mask.all() else mask
 
     def batches(self, batch_size: int) -> Iterator[Rows]:
         """Yields `index`, `where`, `image` and `label`."""
@@ -149,20 +170,12 @@ class StreamedLoader(Loader):
         """Returns an iterator over the batches from `start` on, which threads decode in advance."""
         import grain
 
-        here = np.zeros(batch_size, bool)
-        for part in split(self._mesh).addressable_devices_indices_map((batch_size,)).values():
-            if part is not None:
-                here[part] = True
-        source = _Batches(self._stored, self._pool, rows, np.flatnonzero(here), stop)
-        ahead = min(_BATCHES, max(2, _READ_AHEAD // (int(here.sum()) * self._bytes)))
+        here = np.arange(batch_size)[self._here(batch_size)]
+        source = _Batches(self._stored, self._pool, rows, here, stop)
+        ahead = min(_BATCHES, max(2, _READ_AHEAD // (len(here) * self._bytes)))
         # These threads assemble batches. The threads of the pool, one per core, decode images.
         options = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
         return iter(grain.MapDataset.source(source)[start:].to_iter_dataset(options))
-
-
-def _stack(arrays: list[np.ndarray]) -> np.ndarray:
-    """Stacks arrays like `np.stack`, but does not copy the single array of one step."""
-    return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
 
 
 class _Batches:

@@ -212,7 +212,8 @@ class Experiment:
         seed: seed of everything random.
         execution: `jit` (global view over a mesh of devices) or `pmap` (one program per device).
         num_devices: number of devices to use. None is all.
-        checkpoint_minutes: greatest time between two saves. Every evaluation saves too.
+        checkpoint_minutes: greatest time between two saves. A state that is the best, and the last
+            one, are saved too.
         imports: the user's own modules, files or module names, that are imported first.
     """
 
