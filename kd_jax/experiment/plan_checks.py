@@ -80,9 +80,8 @@ def check_parts(key: str, stage: StageSpec, data: DataSpec, mesh: Mesh) -> None:
     images = data.batch_size // mesh.size
     if images % stage.accumulate:
         raise UsageError(
-            f"{key} = {stage.accumulate} does not divide the {images} images per device of"
-            f" data.batch_size = {data.batch_size} on {mesh.size} devices: choose a number that"
-            f" divides {images}."
+            f"{key} = {stage.accumulate} does not divide the {images} images that each device has"
+            f" of data.batch_size = {data.batch_size}: choose a number that divides {images}."
         )
 
 

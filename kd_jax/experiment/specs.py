@@ -156,7 +156,9 @@ class StageSpec:
         if self.accumulate < 1:
             raise ValueError(f"accumulate must be 1 or more, not {self.accumulate}")
         if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay must be at least 0 and less than 1, not {self.ema_decay}")
+            raise ValueError(
+                f"ema_decay must be at least 0 and less than 1, such as 0.999, not {self.ema_decay}"
+            )
         for group, optimizer in self.optimizers.items():
             if optimizer.warmup_epochs > self.epochs:
                 raise ValueError(

@@ -201,6 +201,10 @@ def _in_memory(
     for name, places in (("index", index), ("negatives", negatives)):
         if not jnp.issubdtype(places.dtype, jnp.integer):
             raise ValueError(f"{name} must be integers; got {places.dtype}")
+    if valid is None and negatives.ndim == 1:
+        raise ValueError(
+            "negatives [K] of the whole batch need valid: see shared_contrast_negatives"
+        )
     if valid is not None:
         valid = jnp.asarray(valid)
         if valid.dtype != bool:

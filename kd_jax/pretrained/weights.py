@@ -184,6 +184,14 @@ class Trained:
     views: Views
     info: NetworkInfo
 
+    def __repr__(self) -> str:
+        """Names the network; its variables would fill thousands of lines."""
+        height, width = self.info.size
+        return (
+            f"Trained({self.info.name}, {self.info.num_classes} classes,"
+            f" {height}x{width}x{len(self.info.mean)})"
+        )
+
     def __call__(self, images: jax.Array) -> Outputs:
         """Computes the outputs for uint8 images `[N, H, W, C]`, 0 to 255; it may be jitted.
 
@@ -208,6 +216,8 @@ def load(
     stage: PathLike, *, role: str | None = None, checkpoint: str = "last", key: str = "stage"
 ) -> Trained:
     """Reads a trained network on the default device, on whatever devices it was trained.
+
+    Of a stage with `ema_decay`, it reads the averages.
 
     Args:
         stage: folder of a finished stage, such as `runs/quickstart/student`.

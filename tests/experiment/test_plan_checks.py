@@ -71,7 +71,7 @@ def test_a_crop_is_padded_by_less_than_the_image():
 
 
 def test_parts_of_a_batch_divide_the_images_of_a_device(tmp_path):
-    says = r"^stages\.teacher\.accumulate = 16 does not divide the 8 images per device of data\."
+    says = r"^stages\.teacher\.accumulate = 16 does not divide the 8 images that each device has of"
     with pytest.raises(UsageError, match=says):
         Run(changed({"stages.teacher.accumulate": 16, "num_devices": 2}), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -138,7 +138,7 @@ def test_frozen_follows_the_method():
         (f"{STUDENT}.method.reduction", "max", "student.method: reduction = 'max' is unknown"),
         (f"{STUDENT}.epochs", 0.0, "epochs must be greater than 0 and finite"),
         (f"{STUDENT}.accumulate", 0, "accumulate must be 1 or more, not 0"),
-        (f"{STUDENT}.ema_decay", 1.0, "ema_decay must be at least 0 and less than 1, not 1.0"),
+        (f"{STUDENT}.ema_decay", 1.0, "at least 0 and less than 1, such as 0.999, not 1.0"),
         (f"{TEACHER}.epochs", float("inf"), "epochs = inf must be a finite number"),
         (f"{TEACHER}.optimizers.default.warmup_epochs", -1.0, "warmup_epochs must be 0 or more"),
         (f"{TEACHER}.optimizers.default.warmup_epochs", 9.0, "warmup_epochs must be at most"),

@@ -281,6 +281,7 @@ MEMORY = official(np.float32)[2]
         ({"valid": np.ones((4, 5))}, "valid must be boolean"),
         ({"valid": np.ones((4, 4), bool)}, r"valid \(4, 4\).*negatives \(4, 5\)"),
         ({"negatives": np.ones((4, 5))}, "negatives must be integers"),
+        ({"negatives": np.arange(5)}, r"negatives \[K\] of the whole batch need valid"),
         ({"where": np.ones(4)}, "where must be boolean"),
     ],
 )

@@ -89,6 +89,7 @@ def test_without_a_student_the_first_role_is_read(tmp_path):
 
 def test_a_trained_network_takes_images_as_they_are(stage):
     trained = kd_jax.load(stage)
+    assert repr(trained) == f"Trained({trained.info.name}, 5 classes, 4x4x1)"
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), dtype=np.uint8)
     outputs = trained(images)
     assert outputs.logits.shape == (3, 5)
