@@ -84,11 +84,15 @@ class CRD(Contrastive):
 
     Attributes:
         negatives: number K of negatives of each image.
+        shared_negatives: draw one set of K images per step for the whole batch, and leave those of
+            an image's own class out. The cost then does not depend on the number of training
+            images. The default draws K images of other classes for each image.
         momentum: weight of the old row when a row of the memory is replaced.
     """
 
     loss_weight: Weight = 0.8
     negatives: int = 16384
+    shared_negatives: bool = False
     momentum: float = 0.5
     term: ClassVar[str] = "contrastive_representation"
 
@@ -130,13 +134,16 @@ class CRD(Contrastive):
         index = batch["index"].astype(jnp.int32)
         labels = batch["label"]
         labels = (labels.argmax(1) if labels.ndim == 2 else labels).astype(jnp.int32)
-        known, negatives = self._negatives(state["labels"], index, labels, batch["key"], axis_name)
+        known, negatives, valid = self._negatives(
+            state["labels"], index, labels, batch["key"], axis_name
+        )
         loss, memory = losses.contrastive_representation(
             learned["of_student"],
             learned["of_teacher"],
             losses.ContrastMemory(state["student"], state["teacher"], state["partition"]),
             index=index,
             negatives=negatives,
+            valid=valid,
             temperature=self.contrast_temperature,
             momentum=self.momentum,
             axis_name=axis_name,
@@ -150,18 +157,21 @@ class CRD(Contrastive):
         labels: jax.Array,
         key: jax.Array,
         axis_name: str | None,
-    ) -> tuple[jax.Array, jax.Array]:
-        """Returns the known classes `[n]`, now with those of the batch, and negatives `[N, K]`.
+    ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+        """Returns the known classes `[n]`, now with those of the batch, and the negatives.
 
-        Every device draws the negatives of the whole batch, so that the numbers do not depend on
-        the number of devices.
+        The negatives are `[N, K]` and None, or `[K]` and the mask of the valid ones `[N, K]`. Every
+        device draws those of the whole batch, so that the numbers do not depend on the number of
+        devices.
         """
-        rows = len(index)
+        rows, own = len(index), labels
         if axis_name is not None:
             index, labels = lax.all_gather((index, labels), axis_name, tiled=True)
         known = known.at[index].set(labels)
         key = jax.random.fold_in(key, zlib.crc32(b"negatives"))
+        if self.shared_negatives:
+            return known, *losses.shared_contrast_negatives(key, own, known, self.negatives)
         drawn = losses.contrast_negatives(key, labels, known, self.negatives)
         if axis_name is not None:
             drawn = lax.dynamic_slice_in_dim(drawn, rows * lax.axis_index(axis_name), rows)
-        return known, drawn
+        return known, drawn, None

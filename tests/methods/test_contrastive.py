@@ -15,6 +15,7 @@ BOTH = {
     role: tiny.network(tiny.weights(role), tiny.batch()["image"]) for role in ("student", "teacher")
 }
 METHOD = CRD(width=3, negatives=8)
+SHARED = CRD(width=3, negatives=8, shared_negatives=True)
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +38,25 @@ def test_after_an_epoch_all_classes_are_known(one_device):
 def test_negatives_are_of_other_classes_or_of_images_that_were_not_seen():
     batch = tiny.batch()
     known = jnp.full(tiny.MEMORY, -1).at[7].set(2)
-    known, drawn = METHOD._negatives(
-        known, batch["index"], batch["label"], jax.random.key(0), axis_name=None
-    )
+    arguments = known, batch["index"], batch["label"], jax.random.key(0)
+    known, drawn, valid = METHOD._negatives(*arguments, axis_name=None)
     np.testing.assert_array_equal(known[batch["index"]], batch["label"])
     assert (known[drawn] != batch["label"][:, None]).all()
     assert drawn.shape == (tiny.IMAGES, 8)
+    assert valid is None
+    _, drawn, valid = SHARED._negatives(*arguments, axis_name=None)
+    assert drawn.shape == (8,)
+    np.testing.assert_array_equal(valid, known[drawn][None] != batch["label"][:, None])
+    assert not valid.all()
+
+
+def test_a_batch_shares_its_negatives_on_all_numbers_of_devices():
+    expected, found = (train(*where, 2, method=SHARED) for where in (("jit", 1), ("pmap", 8)))
+    np.testing.assert_allclose(found[1]["loss"], expected[1]["loss"], rtol=1e-4)
+    for one, other in zip(
+        *(jax.tree.leaves(each[0].method_state) for each in (expected, found)), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_the_number_of_images_and_the_indices_are_needed():
