@@ -16,11 +16,13 @@ from small_stage import train
 from kd_jax.methods import METHODS
 
 DEVICES = 8
+OPTIONS = {"byot": {"modules": 1}}
+"""Options of methods whose defaults do not fit the networks of `small_stage`."""
 
 
 def numbers(name):
     """Returns the metrics of both steps, and a norm of each array of the state afterwards."""
-    state, metrics = train("jit", DEVICES, 2, method=METHODS.get(name)())
+    state, metrics = train("jit", DEVICES, 2, method=METHODS.get(name)(**OPTIONS.get(name, {})))
     found = {metric: np.asarray(values).tolist() for metric, values in metrics.items()}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         if np.issubdtype(np.asarray(leaf).dtype, np.floating):

@@ -12,6 +12,7 @@ from kd_jax.data import BatchOrder, ImageSet, ResidentLoader, batch_of
 from kd_jax.data.preprocessing import Augmentation, Normalization, View, Views
 from kd_jax.methods import HORKD, StageInfo
 from kd_jax.models import layers, norms
+from kd_jax.models.branches import branch_outputs
 from kd_jax.training import (
     OPTIMIZERS,
     Stage,
@@ -32,25 +33,30 @@ INFO = StageInfo(num_images=48, num_classes=5, steps=6, steps_per_epoch=3)
 
 @models.register("tiny")
 class Tiny(nn.Module):
-    """Two convolutions with batch norm: compiles fast."""
+    """Two convolutions with batch norm: compiles fast. The second one may have branches."""
 
     num_classes: int
     width: float = 1.0
+    branches: int = 1
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, images, *, train):
-        x, maps, before = images.astype(self.dtype), [], []
-        for channels in (8, 16):
+        def layer(x, channels):
             x = layers.convolution(self.dtype)(max(1, int(channels * self.width)), 3, 2)(x)
-            x = norms.batch_norm(train=train, axis_name=self.axis_name)()(x)
-            before.append(x)
-            x = nn.relu(x)
-            maps.append(x)
-        embedding = x.astype(jnp.float32).mean((1, 2))
-        logits = models.LinearMap(self.num_classes, name="classifier")(embedding)
-        return models.Outputs(logits, embedding, tuple(maps), tuple(before))
+            return norms.batch_norm(train=train, axis_name=self.axis_name)()(x)
+
+        first = layer(images.astype(self.dtype), 8)
+
+        def branch(prefix):
+            last = layer(nn.relu(first), 16)
+            embedding = nn.relu(last).astype(jnp.float32).mean((1, 2))
+            logits = models.LinearMap(self.num_classes, name=f"{prefix}classifier")(embedding)
+            maps = tuple(map(nn.relu, (first, last)))
+            return models.Outputs(logits, embedding, maps, (first, last))
+
+        return branch_outputs(self.branches, branch)
 
 
 class Dense(nn.Module):
@@ -94,11 +100,15 @@ def example():
 
 
 def make_stage(execution="jit", method=None, mixup=0.0, **teacher):
-    """Returns a stage of `Tiny` networks: all have twice the width and resolution of `student`."""
+    """Returns a stage of `Tiny` networks: all have twice the width and resolution of `student`.
+
+    A network without others has as many branches as the method.
+    """
     axis = {"axis_name": "data"} if execution == "pmap" else {}
     method = method or HORKD(pair_weight=1.0, triplet_weight=1.0, feature_weight=0.1)
     large = models.create("tiny", num_classes=5, width=2.0, **axis, **teacher)
-    small = models.create("tiny", num_classes=5, **axis)
+    branches = getattr(method, "branches", 1) if method.roles == ("student",) else 1
+    small = models.create("tiny", num_classes=5, branches=branches, **axis)
     optimizer = OPTIMIZERS.get("sgd")(learning_rate=0.05, momentum=0.9, weight_decay=5e-4)
     return Stage(
         networks={role: small if role == "student" else large for role in method.roles},

@@ -1,4 +1,4 @@
-r"""Every offline method with few images: a public teacher, 5,000 images of CIFAR-10.
+r"""Every method with few images: a public teacher, 5,000 images of CIFAR-10.
 
     kd-jax train --config=baselines/cifar10:method=crd,teacher=runs/resnet20 \
         --seeds=0,1,2 --workdir=runs/baselines_crd
@@ -19,15 +19,20 @@ trains the student. Methods of several stages have their first stages before it.
 | `takd` | `first`: the assistant by KD; then the student by KD from the assistant |
 | `born_again` | `generations` students by KD, each from the one before |
 | `mean_kd` | the student from all teachers, as in `teacher=runs/one+runs/two` |
+| `dml`, `cl_ilr`, `one`, `okddip`, `byot` | the online methods, which need no teacher |
+| `snapshot` | `generations` cycles; the network at the end of a cycle teaches the next one |
 
 Further arguments: `second` (`supervised`, as RepDistiller, or `kd`: the second stage of `ab` and
 `fsp`), `assistant` (network of `takd`, at 32x32), `generations`, and those of `horkd/cifar10`:
 `teacher`, `student`, `resolution`, `npz`, `validation`, `epochs`, `learning_rate`, `dtype`,
 `smoke`. A first stage has an eighth of the epochs, as RepDistiller's 30 of 240, except those that
-train a whole student. Options of the method are set as in
-`--config.stages.student.method.negatives=4096`.
+train a whole student. The cycles of `snapshot` share the epochs. The weights of `cl_ilr`, `one` and
+`okddip` grow for 80 of 300 epochs, as in their code, or for the same fraction of fewer epochs.
+Options of the method are set as in `--config.stages.student.method.negatives=4096`.
 """
 
+import dataclasses
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,7 +43,7 @@ from kd_jax.core.errors import check_choice
 from kd_jax.experiment import from_stage, parse_argument, stage
 from kd_jax.experiment.config_files import load_config
 
-CHAINS = ("fitnet_stages", "takd", "born_again")
+CHAINS = ("fitnet_stages", "takd", "born_again", "snapshot")
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
@@ -119,12 +124,20 @@ def _stages(arg: SimpleNamespace, recipe: dict[str, Any]) -> dict[str, Any]:
         earlier = [f"generation{i}" for i in range(1, arg.generations)]
         order = zip([arg.teacher, *earlier], [*earlier, "student"], strict=True)
         return {own: train(kd, teacher=from_stage(t), student=student) for t, own in order}
-    method, networks = _single(names, arg.teacher, student)
+    if name == "snapshot":
+        cycles = [*(f"cycle{i}" for i in range(1, arg.generations)), "student"]
+        share, stages = 1 / arg.generations, {}
+        stages[cycles[0]] = train({"name": "supervised"}, share, student=student)
+        for last, own in itertools.pairwise(cycles):
+            both = {"teacher": from_stage(last), "student": student | {"init_from": last}}
+            stages[own] = train(kd, share, **both)
+        return stages
+    method, networks = _single(names, arg.teacher, student, recipe["epochs"])
     return {"student": train(method, **networks)}
 
 
 def _single(
-    names: list[str], folders: str, student: dict[str, Any]
+    names: list[str], folders: str, student: dict[str, Any], epochs: float
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the method of a single stage, a sum if there are several names, and its networks."""
     method: dict[str, Any] = {"name": names[0]}
@@ -138,6 +151,12 @@ def _single(
         for each in names[1:]:
             if hasattr(methods.METHODS.get(each), "hard_weight"):
                 method["terms"][each]["hard_weight"] = 0.0
-    known = {role for each in names for role in methods.METHODS.get(each)().roles}
+    made = [methods.METHODS.get(each)() for each in names]
+    if len(names) == 1 and isinstance(ramp := getattr(made[0], "soft_weight", None), methods.Ramp):
+        method["soft_weight"] = dataclasses.asdict(ramp) | {"epochs": ramp.epochs * epochs / 300}
+    if branches := max(getattr(each, "branches", 0) for each in made):
+        options = {"branches": branches} | ({"branch_rescale": True} if "cl_ilr" in names else {})
+        student = student | {"options": student["options"] | options}
+    known = {role for each in made for role in each.roles}
     networks = {role: from_stage(folders) if role == "teacher" else student for role in known}
     return method, dict(sorted(networks.items()))

@@ -68,6 +68,8 @@ def stored_stage(folder: epath.Path) -> dict[str, Any]:
         for name, kind in _KINDS.items():
             if not isinstance(stage.get(name), kind) or isinstance(stage[name], bool):
                 raise ValueError(f"{name} is missing, or of another type")
+        if not isinstance(stage.get("predictions", []), list):  # version 0.1 has none
+            raise ValueError("predictions is of another type")
         for checkpoint in ("last", "best"):
             names = {"step", "epoch", _result_name(stage), *stage[checkpoint]}
             _check_numbers(stage[checkpoint], names)
@@ -150,8 +152,9 @@ def _result_name(stage: Mapping[str, Any]) -> str:
 
 
 def _rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    return [
-        (
+    rows = []
+    for stage in summary["stages"]:
+        row = (
             stage["name"],
             stage["network"],
             str(stage["resolution"]),
@@ -161,8 +164,19 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
             f"{stage['last']['epoch']:g}",
             f"{stage['seconds']:.0f}",
         )
-        for stage in summary["stages"]
-    ]
+        rows += [row, *_further_rows(stage)]
+    return rows
+
+
+def _further_rows(stage: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Returns one row per further output of a stage: another network, a branch or an ensemble."""
+    rows = []
+    for name in stage.get("predictions", ())[1:]:
+        metric = f"{_result_name(stage)}/{name}"
+        if all(metric in stage[checkpoint] for checkpoint in ("last", "best")):
+            values = (f"{stage[checkpoint][metric]:.2%}" for checkpoint in ("last", "best"))
+            rows.append((f"{stage['name']}: {name}", "", "", "", *values, "", ""))
+    return rows
 
 
 def table(summary: Mapping[str, Any]) -> str:
@@ -171,7 +185,8 @@ def table(summary: Mapping[str, Any]) -> str:
     `accuracy` is the accuracy on the test images after the last epoch. `best` is that of the best
     checkpoint. Without a validation split the best checkpoint is chosen on the test images, and
     its accuracy is then too high. Where there are no test images, the column is named after the
-    metric that it shows. Metrics of further evaluators are below the table.
+    metric that it shows. The other trained networks of a stage, its branches and its ensemble have
+    a row each, such as `student: ensemble`. Metrics of further evaluators are below the table.
     """
     name = heading(summary["stages"])
     columns = ("stage", "network", "resolution", "params", name, "best", "epoch", "seconds")

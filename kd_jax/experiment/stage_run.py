@@ -245,6 +245,7 @@ class StageRun:
             "network": self._plan.roles.info(self._name, main).name,
             "resolution": self._plan.roles.info(self._name, main).size[0],
             "params": sum(leaf.size for leaf in jax.tree.leaves(state.params[main])),
+            "predictions": list(stage.method.predictions),
             "result": metrics.result,
             "metric": metrics.best,
             "last": progress.last,

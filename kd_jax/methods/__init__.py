@@ -19,8 +19,12 @@ from kd_jax.methods.baselines import RKD as RKD
 from kd_jax.methods.baselines import SP as SP
 from kd_jax.methods.baselines import VID as VID
 from kd_jax.methods.baselines import FitNet as FitNet
+from kd_jax.methods.branched import CLILR as CLILR
+from kd_jax.methods.branched import ONE as ONE
+from kd_jax.methods.byot import BYOT as BYOT
 from kd_jax.methods.contrastive import CRD as CRD
 from kd_jax.methods.contrastive import InfoNCE as InfoNCE
+from kd_jax.methods.dml import DML as DML
 from kd_jax.methods.ekd import EKD as EKD
 from kd_jax.methods.horkd import HORKD as HORKD
 from kd_jax.methods.kd import KD as KD
@@ -32,6 +36,7 @@ from kd_jax.methods.label_losses import register_label_loss as register_label_lo
 from kd_jax.methods.logits import DIST as DIST
 from kd_jax.methods.logits import DKD as DKD
 from kd_jax.methods.mean_teachers import MeanKD as MeanKD
+from kd_jax.methods.okddip import OKDDip as OKDDip
 from kd_jax.methods.reskd import ResKD as ResKD
 from kd_jax.methods.reviewkd import ReviewKD as ReviewKD
 from kd_jax.methods.sums import Sum as Sum

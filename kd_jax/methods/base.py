@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from kd_jax.core.errors import check_choice
 from kd_jax.core.registry import Registry
 from kd_jax.models import Outputs
 
@@ -42,22 +43,27 @@ class StageInfo:
 
 @dataclasses.dataclass(frozen=True)
 class Ramp:
-    """A weight that changes linearly over the first epochs of a stage, and then stays.
+    """A weight that changes over the first epochs of a stage, and then stays.
 
     Attributes:
         end: final value.
         epochs: number of epochs until the final value.
         start: first value.
-        per_epoch: change the weight once per epoch, as mdistiller does. Every epoch then has the
-            value at its end.
+        per_epoch: change the weight once per epoch. A linear ramp then has the value at the end of
+            the epoch, as in mdistiller; a sigmoid ramp has that at its start, as in the code of ONE
+            and OKDDip.
+        shape: `linear`, or `sigmoid`: `start + (end - start) * exp(-5 (1 - t)^2)` at the fraction t
+            of `epochs` (Laine and Aila, ICLR 2017). It begins at 0.7 % of the way.
     """
 
     end: float
     epochs: float
     start: float = 0.0
     per_epoch: bool = False
+    shape: str = "linear"
 
     def __post_init__(self):
+        check_choice(self.shape, ("linear", "sigmoid"), "shape")
         if not (0 <= self.end < math.inf and 0 <= self.start < math.inf):
             raise ValueError(f"start and end must be 0 or more, not {self.start} and {self.end}")
         if not 0 < self.epochs < math.inf:
@@ -66,8 +72,11 @@ class Ramp:
     def __call__(self, epoch: jax.Array) -> jax.Array:
         """Returns the weight at an epoch, which may be a fraction."""
         epoch = jnp.asarray(epoch, jnp.float32)
-        epoch = jnp.floor(epoch) + 1 if self.per_epoch else epoch
+        linear = self.shape == "linear"
+        if self.per_epoch:
+            epoch = jnp.floor(epoch) + 1 if linear else jnp.floor(epoch)
         done = jnp.minimum(epoch / self.epochs, 1.0)
+        done = done if linear else jnp.exp(-5.0 * jnp.square(1.0 - done))
         return self.start + (self.end - self.start) * done
 
 

@@ -20,7 +20,7 @@ from kd_jax.methods.base import (
     weighted_sum,
 )
 from kd_jax.methods.label_losses import label_loss
-from kd_jax.methods.modules import GuidedModule
+from kd_jax.methods.modules import GuidedModule, guided_modules
 from kd_jax.models import LinearMap, Outputs
 
 
@@ -210,30 +210,11 @@ class EKD(Method):
         self, role: str, outputs: Outputs, axis_name: str | None = None
     ) -> dict[str, tuple[GuidedModule, jax.Array]]:
         """Returns guided modules and their inputs; `module1` is just before the last block."""
-        key, blocks = f"method.{role}_modules", outputs.feature_maps
-        count = getattr(self, f"{role}_modules")
-        if count == 0:
-            return {}
-        if self.stem:
-            if outputs.stem is None:
-                raise UsageError(
-                    f"method.stem = True, but the {role} returns no stem: set it to False."
-                )
-            blocks = (outputs.stem, *blocks)
-        if not blocks or any(x.ndim != 4 for x in blocks):
-            shapes = " and ".join(str(list(x.shape)) for x in blocks) or "none"
-            raise UsageError(
-                f"{key} = {count}, but guided modules need maps [N, H, W, C] and the {role} returns"
-                f" {shapes}: set it to 0, or take another network."
-            )
-        count = len(blocks) - 1 if count is None else count
-        if count >= len(blocks):
-            raise UsageError(
-                f"{key} = {count} is more than this network can have: it has {len(blocks)} blocks,"
-                f" and the last needs none; choose 0 to {len(blocks) - 1}."
-            )
-        # A network may widen its last map before it pools it, as ShuffleNetV2 does.
-        height, width = blocks[-1].shape[1:3]
-        shape = (height, width, outputs.embedding.shape[-1])
-        module = GuidedModule(outputs.logits.shape[-1], shape, axis_name=axis_name)
-        return {f"module{i}": (module, blocks[-1 - i]) for i in range(1, count + 1)}
+        return guided_modules(
+            outputs,
+            getattr(self, f"{role}_modules"),
+            role=role,
+            key=f"method.{role}_modules",
+            stem=self.stem,
+            axis_name=axis_name,
+        )

@@ -8,6 +8,9 @@ outputs alone need no computation of the others.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
+
+import jax
 
 from kd_jax.core.errors import UsageError
 from kd_jax.models.outputs import Outputs
@@ -24,6 +27,31 @@ def check_branches(branches: int) -> None:
             f"branches = {branches!r} is not a whole number of at least 1: take 1 for the network"
             " alone."
         )
+
+
+def shared_by_branches(state: Any, branches: int, rescale: bool) -> Any:
+    """Returns the input of the branches, which is unchanged.
+
+    With `rescale`, its gradient is divided by the number of branches: the backpropagation rescaling
+    of CL-ILR (Song & Chai, "Collaborative Learning for Deep Neural Networks", NeurIPS 2018).
+
+    Args:
+        state: arrays that all branches see.
+        branches: number of branches.
+        rescale: divide the gradient.
+    """
+    if not rescale:
+        return state
+
+    @jax.custom_vjp
+    def same(state: Any) -> Any:
+        return state
+
+    def backward(_: None, gradient: Any) -> tuple[Any]:
+        return (jax.tree.map(lambda x: x / branches, gradient),)
+
+    same.defvjp(lambda state: (state, None), backward)
+    return same(state)
 
 
 def branch_outputs(count: int, branch: Callable[[str], Outputs]) -> Outputs:

@@ -24,7 +24,7 @@ from jax.typing import DTypeLike
 
 from kd_jax.core.errors import UsageError, check_choice
 from kd_jax.models import heads, layers, norms
-from kd_jax.models.branches import branch_outputs, check_branches
+from kd_jax.models.branches import branch_outputs, check_branches, shared_by_branches
 from kd_jax.models.outputs import Outputs
 
 
@@ -97,6 +97,7 @@ class ResNet(nn.Module):
             lengths.
         branches: number of branches, each with its own last stage and classifier; 1 is
             the network alone. See `models.branches`.
+        branch_rescale: divide the gradient of the shared layers by the number of branches.
         shortcut: shortcut of blocks that change the shape: "B" (1x1 convolution and batch norm) or
             "A" (without parameters: every second pixel, and channels of zeros on both sides).
         width: factor of all channels.
@@ -114,6 +115,7 @@ class ResNet(nn.Module):
     head: str = "linear"
     head_scale: float | None = None
     branches: int = 1
+    branch_rescale: bool = False
     shortcut: str = "B"
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
@@ -156,6 +158,8 @@ class ResNet(nn.Module):
         block = layers.rematerialized(self, block)
         stem = layers.rematerialized(self, first)(images)
         shared = layers.stages(layers.Stages(stem), self.blocks[:-1], block)
+        state = shared_by_branches(shared.state, self.branches, self.branch_rescale)
+        shared = shared._replace(state=state)
 
         def branch(prefix: str) -> Outputs:
             run = layers.stages(shared, self.blocks[-1:], block, prefix)

@@ -15,7 +15,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from kd_jax.models import layers, norms
-from kd_jax.models.branches import branch_outputs, check_branches
+from kd_jax.models.branches import branch_outputs, check_branches, shared_by_branches
 from kd_jax.models.outputs import Outputs
 
 
@@ -118,6 +118,7 @@ class ShuffleNetV1(nn.Module):
         blocks: number of blocks of each stage, at least 1; the first block halves the feature map.
         branches: number of branches, each with its own last stage and classifier; 1 is
             the network alone. See `models.branches`.
+        branch_rescale: divide the gradient of the shared layers by the number of branches.
         width: factor of all channels; they stay multiples of 3.
         dtype: dtype of the computation; parameters, statistics, embedding and logits are float32.
         axis_name: axis over which batch norm averages, inside `pmap`.
@@ -127,6 +128,7 @@ class ShuffleNetV1(nn.Module):
     num_classes: int
     blocks: tuple[int, ...] = (4, 8, 4)
     branches: int = 1
+    branch_rescale: bool = False
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
@@ -167,6 +169,8 @@ class ShuffleNetV1(nn.Module):
         block = layers.rematerialized(self, block)
         stem = layers.rematerialized(self, first)(images)
         shared = layers.stages(layers.Stages(stem), self.blocks[:-1], block)
+        state = shared_by_branches(shared.state, self.branches, self.branch_rescale)
+        shared = shared._replace(state=state)
 
         def branch(prefix: str) -> Outputs:
             run = layers.stages(shared, self.blocks[-1:], block, prefix)
@@ -191,6 +195,7 @@ class ShuffleNetV2(nn.Module):
         blocks: number of blocks of each stage, at least 1; the first block halves the feature map.
         branches: number of branches, each with its own last stage and all layers after it;
             1 is the network alone. See `models.branches`.
+        branch_rescale: divide the gradient of the shared layers by the number of branches.
         width: factor of all channels; those of the stages stay even.
         dtype: dtype of the computation; parameters, statistics, embedding and logits are float32.
         axis_name: axis over which batch norm averages, inside `pmap`.
@@ -200,6 +205,7 @@ class ShuffleNetV2(nn.Module):
     num_classes: int
     blocks: tuple[int, ...] = (4, 8, 4)
     branches: int = 1
+    branch_rescale: bool = False
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
@@ -234,6 +240,8 @@ class ShuffleNetV2(nn.Module):
         block = layers.rematerialized(self, block)
         stem = layers.rematerialized(self, first)(images)
         shared = layers.stages(layers.Stages(stem), self.blocks[:-1], block)
+        state = shared_by_branches(shared.state, self.branches, self.branch_rescale)
+        shared = shared._replace(state=state)
 
         def branch(prefix: str) -> Outputs:
             run = layers.stages(shared, self.blocks[-1:], block, prefix)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from kd_jax.models import layers, norms
-from kd_jax.models.branches import branch_outputs, check_branches
+from kd_jax.models.branches import branch_outputs, check_branches, shared_by_branches
 from kd_jax.models.outputs import Outputs
 
 
@@ -31,6 +31,7 @@ class WideResNet(nn.Module):
         dropout: rate between the convolutions of a block; needs an rng named "dropout" in training.
         branches: number of branches, each with its own last stage and classifier; 1 is
             the network alone. See `models.branches`.
+        branch_rescale: divide the gradient of the shared layers by the number of branches.
         width: factor of all channels.
         dtype: dtype of the computation; parameters, statistics, embedding and logits are float32.
         axis_name: axis over which batch norm averages, inside `pmap`.
@@ -42,6 +43,7 @@ class WideResNet(nn.Module):
     widen: int = 1
     dropout: float = 0.0
     branches: int = 1
+    branch_rescale: bool = False
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
@@ -85,6 +87,8 @@ class WideResNet(nn.Module):
         start = layers.Stages((stem, activated))
         counts = [(self.depth - 4) // 6] * 3
         shared = layers.stages(start, counts[:-1], block)
+        state = shared_by_branches(shared.state, self.branches, self.branch_rescale)
+        shared = shared._replace(state=state)
 
         def branch(prefix: str) -> Outputs:
             run = layers.stages(shared, counts[-1:], block, prefix)

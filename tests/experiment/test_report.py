@@ -29,6 +29,17 @@ def test_the_table_is_markdown_of_last_and_best():
     assert "50.00%" in lines[3]
 
 
+def test_every_further_output_of_a_stage_has_a_row():
+    found = {"accuracy/teacher": 0.1, "accuracy/branch2": 0.25, "accuracy/ensemble": 0.75}
+    online = {key: {**STAGE[key], **found} for key in ("last", "best")}
+    online["predictions"] = ["student", "branch2", "ensemble"]
+    lines = table({"stages": [STAGE | online, STUDENT]}).splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    assert [row[0] for row in rows[1:3]] == ["teacher: branch2", "teacher: ensemble"]
+    assert rows[2][1:] == ["", "", "", "75.00%", "75.00%", "", ""]
+    assert len(rows) == 4
+
+
 def test_metrics_of_further_evaluators_are_below_the_table():
     last = {**STAGE["last"], "accuracy/teacher": 0.5, "shelf/recall_at_1": 0.25}
     lines = table({"stages": [{**STAGE, "last": last}]}).splitlines()

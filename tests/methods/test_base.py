@@ -34,9 +34,14 @@ def test_every_method_has_its_name_and_can_be_made_without_options():
     [
         (Ramp(end=2.0, epochs=4.0), {0: 0.0, 1: 0.5, 2.5: 1.25, 4: 2.0, 100: 2.0}),
         (Ramp(end=0.5, epochs=0.5, start=1.5), {0: 1.5, 0.25: 1.0, 0.5: 0.5, 3: 0.5}),
+        # `sigmoid_rampup(epoch, 80)` of the code of ONE, with whole epochs.
+        (
+            Ramp(end=2.0, epochs=80.0, per_epoch=True, shape="sigmoid"),
+            {0.9: 2 * np.exp(-5), 40.5: 2 * np.exp(-5 / 4), 80: 2.0, 300: 2.0},
+        ),
     ],
 )
-def test_a_ramp_is_linear_and_then_constant(ramp, values):
+def test_a_ramp_changes_and_is_then_constant(ramp, values):
     for epoch, expected in values.items():
         np.testing.assert_allclose(ramp(epoch), expected, rtol=1e-6)
     found = jax.jit(ramp)(jnp.asarray(list(values), jnp.float32))
@@ -51,6 +56,7 @@ def test_a_ramp_is_linear_and_then_constant(ramp, values):
         ({"end": float("inf"), "epochs": 1.0}, "start and end must be 0 or more"),
         ({"end": 1.0, "epochs": 0.0}, "epochs must be greater than 0 and finite, not 0.0"),
         ({"end": 1.0, "epochs": float("inf")}, "epochs must be greater than 0 and finite, not inf"),
+        ({"end": 1.0, "epochs": 1.0, "shape": "cosine"}, "shape = 'cosine' is unknown"),
     ],
 )
 def test_impossible_ramps_are_refused(options, says):
