@@ -39,11 +39,14 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from kd_jax import methods
-from kd_jax.core.errors import check_choice
+from kd_jax.core.errors import UsageError, check_choice
 from kd_jax.experiment import from_stage, parse_argument, stage
 from kd_jax.experiment.config_files import load_config
 
 CHAINS = ("fitnet_stages", "takd", "born_again", "snapshot")
+"""Methods of this config only: stages of `kd`, `fitnet` and `supervised`."""
+SEVERAL = ("paraphraser", "ab", "fsp", "ft", "reskd")
+"""Registered methods of several stages, which no sum can have; the first one is only a stage."""
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
@@ -78,8 +81,12 @@ def get_config(argument: str | None = None) -> ConfigDict:
 def _stages(arg: SimpleNamespace, recipe: dict[str, Any]) -> dict[str, Any]:
     """Returns the stages of a method; `recipe` is a stage of `horkd/cifar10`."""
     names = arg.method.split("+")
+    single = tuple(name for name in methods.names() if name not in SEVERAL)
     for name in names:
-        check_choice(name, (*methods.names(), *CHAINS), "config argument method")
+        known = single if len(names) > 1 else (*single, *SEVERAL[1:], *CHAINS)
+        check_choice(name, known, "config argument method")
+    if len(set(names)) < len(names):
+        raise UsageError(f"config argument method={arg.method} names a method twice: name it once.")
     name, student, teacher = arg.method, recipe["networks"]["student"], from_stage(arg.teacher)
 
     def train(
