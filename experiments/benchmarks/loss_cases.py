@@ -96,6 +96,16 @@ def _remembered(normal, n, width, images, negatives):
     return (rows(n), rows(n)), memory, index, others
 
 
+def _shared(normal, n, width, images, negatives):
+    trained, memory, index, others = _remembered(normal, n, width, images, negatives)
+    return trained, memory, index, others[0], others[0][None] % 3 != index[:, None] % 3
+
+
+def _attended(normal, *size):
+    student, teacher = _maps(normal, *size)
+    return (student,), (teacher,), np.ones((size[0], 1, 1), np.float32)
+
+
 # ---------------------------------------------------------------------------- matrix products
 
 
@@ -133,6 +143,13 @@ def _contrastive_representation(trained, memory, index, negatives):
     return loss  # without the new memory, as in PyTorch
 
 
+def _contrastive_representation_shared(trained, memory, index, negatives, valid):
+    loss, _ = losses.contrastive_representation(
+        *trained, memory, index=index, negatives=negatives, valid=valid
+    )
+    return loss
+
+
 def _correlation_congruence_paper(student, teacher):
     return losses.correlation_congruence(student, teacher, variant="paper")
 
@@ -146,6 +163,8 @@ CASES = {
     "decoupled_kd": Case(
         losses.decoupled_kd, ["logits"], lambda normal, n, c: (*_pair(normal, n, c), _labels(n, c))
     ),
+    "inter_class_relation": Case(losses.inter_class_relation, ["logits"], _pair),
+    "intra_class_relation": Case(losses.intra_class_relation, ["logits"], _pair),
     "normalized_softmax": Case(losses.normalized_softmax, ["logits"], _cosines),
     "cosface": Case(losses.cosface, ["logits"], _cosines),
     "arcface": Case(losses.arcface, ["logits"], _cosines),
@@ -160,6 +179,8 @@ CASES = {
     "neuron_selectivity": Case(losses.neuron_selectivity, ["maps"], _maps),
     "flow_of_solution": Case(losses.flow_of_solution, ["maps"], _successive_maps),
     "variational_information": Case(_variational_information, ["maps"], _means_and_scales),
+    "attended_layers": Case(losses.attended_layers, ["maps"], _attended),
+    "hierarchical_context": Case(losses.hierarchical_context, ["maps"], _equal_maps),
     "similarity_preserving": Case(losses.similarity_preserving, ["rows"], _pair, _grams),
     "probabilistic_transfer": Case(losses.probabilistic_transfer, ["rows"], _pair, _grams),
     "correlation_congruence": Case(losses.correlation_congruence, ["rows"], _pair),
@@ -167,6 +188,9 @@ CASES = {
     "mk_mmd": Case(losses.mk_mmd, ["rows"], _pair, _grams_and_cross),
     "info_nce": Case(losses.info_nce, ["rows"], _pair, _cross),
     "contrastive_representation": Case(_contrastive_representation, ["memory"], _remembered),
+    "contrastive_representation_shared": Case(
+        _contrastive_representation_shared, ["memory"], _shared
+    ),
     "center_relation": Case(losses.center_relation, ["rows"], _centered, _center_products),
     "rkd_distance": Case(losses.rkd_distance, ["rows"], _pair, _grams),
     "pair_relation": Case(losses.pair_relation, ["rows"], _pair, _grams),
@@ -174,4 +198,5 @@ CASES = {
     "triplet_relation": Case(losses.triplet_relation, ["angles"], _pair, _grams, angles=True),
     "hybrid_order": Case(losses.hybrid_order, ["angles", "rows"], _centered, _grams, angles=True),
 }
-"""The losses of `kd_jax.losses`. `torch_losses` has the same names."""
+"""The losses of `kd_jax.losses`. `torch_losses` and `torch_maps` have
+the same names."""

@@ -2,8 +2,8 @@
 
 They have the names of `kd_jax.losses` and return a scalar, the mean over the batch. Each operation
 is RepDistiller's (DKD: mdistiller's), with its temporary arrays: differences `[N, N, D]` for
-angles, gathered rows `[N, K + 1, D]` for CRD, products `[N, C, C', H W]` for NST and FSP. HORKD and
-MK-MMD, which have no official code, are written in the same way. Maps are `[N, C, H, W]`.
+angles, gathered rows `[N, K + 1, D]` for CRD. HORKD and MK-MMD, which have no official code, are
+written in the same way. `torch_maps` has the losses of feature maps.
 """
 
 import math
@@ -101,52 +101,18 @@ def normalized_feature_l2(student, teacher):
     return (F.normalize(student) - F.normalize(teacher)).norm(dim=1).mean()
 
 
-def attention_transfer(student, teacher):
-    """Computes AT as in `AT.py`."""
-    return (_attention(student) - _attention(teacher)).pow(2).mean()
+def inter_class_relation(student, teacher):
+    """Computes DIST's distance of the predictions for each image as in its official code."""
+    student, teacher = (F.softmax(logits, 1) for logits in (student, teacher))
+    student, teacher = (p - p.mean(1, keepdim=True) for p in (student, teacher))
+    return 1 - F.cosine_similarity(student, teacher, 1, 1e-8).mean()
 
 
-def factor_transfer(student, teacher):
-    """Computes FT as in `FT.py`."""
-    return (_attention(student) - _attention(teacher)).abs().mean()
-
-
-def _attention(maps):
-    return F.normalize(maps.pow(2).mean(1).view(len(maps), -1))
-
-
-def activation_boundary(student, teacher, margin=1.0):
-    """Computes AB of one layer as in `AB.py`."""
-    below = (student + margin).pow(2) * ((student > -margin) & (teacher <= 0)).float()
-    above = (student - margin).pow(2) * ((student <= margin) & (teacher > 0)).float()
-    return (below + above).abs().sum() / len(student) / 1000 * 3
-
-
-def neuron_selectivity(student, teacher):
-    """Computes NST of one layer as in `NST.py`."""
-    student, teacher = (F.normalize(maps.flatten(2), dim=2) for maps in (student, teacher))
-
-    def kernel(a, b):
-        return (a.unsqueeze(1) * b.unsqueeze(2)).sum(-1).pow(2).mean()
-
-    own = kernel(teacher, teacher).detach() + kernel(student, student)
-    return own - 2 * kernel(student, teacher)
-
-
-def flow_of_solution(student, teacher):
-    """Computes FSP of two maps of the same height and width as in `FSP.py`."""
-
-    def flow(shallow, deep):
-        return (shallow.flatten(2).unsqueeze(1) * deep.flatten(2).unsqueeze(2)).mean(-1)
-
-    return (flow(*student) - flow(*teacher)).pow(2).mean()
-
-
-def variational_information(trained, teacher, epsilon=1e-5):
-    """Computes VID from means and logarithmic scales as in `VID.py`."""
-    mean, log_scale = trained
-    variance = (torch.log(1 + torch.exp(log_scale)) + epsilon).view(1, -1, 1, 1)
-    return (0.5 * ((mean - teacher).pow(2) / variance + torch.log(variance))).mean()
+def intra_class_relation(student, teacher):
+    """Computes DIST's distance of the predictions for each class as in its official code."""
+    student, teacher = (F.softmax(logits, 1) for logits in (student, teacher))
+    student, teacher = (p - p.mean(0, keepdim=True) for p in (student, teacher))
+    return 1 - F.cosine_similarity(student, teacher, 0, 1e-8).mean()
 
 
 def similarity_preserving(student, teacher):
@@ -279,6 +245,23 @@ def contrastive_representation(trained, memory, index, negatives, temperature=0.
         others = torch.log(ratio / (others + ratio + epsilon))
         return -(own.sum() + others.sum()) / batch
 
+    student_side = side(student, memory.teacher, memory.partition[0])
+    return student_side + side(teacher, memory.student, memory.partition[1])
+
+
+def contrastive_representation_shared(
+    trained, memory, index, negatives, valid, temperature=0.07, epsilon=1e-7
+):
+    """Computes CRD with negatives `[K]` of the whole batch, of which `valid` `[N, K]` count."""
+    ratio = valid.sum(1, keepdim=True) / len(memory.student)
+
+    def side(x, bank, partition):
+        own = torch.exp((x * bank[index]).sum(1, keepdim=True) / temperature) / partition
+        others = torch.exp(torch.mm(x, bank[negatives].t()) / temperature) / partition
+        own = torch.log(own / (own + ratio + epsilon))
+        return -(own.sum() + (torch.log(ratio / (others + ratio + epsilon)) * valid).sum()) / len(x)
+
+    student, teacher = trained
     student_side = side(student, memory.teacher, memory.partition[0])
     return student_side + side(teacher, memory.student, memory.partition[1])
 

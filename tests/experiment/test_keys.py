@@ -123,7 +123,13 @@ def test_a_text_becomes_a_value_of_the_type_of_its_key(config, key, text, value)
 def test_a_weight_becomes_a_ramp(assignments):
     found = values_of(overridden(MINIMAL, *assignments))
     weight = {key.rpartition(".")[2]: value for key, value in found.items() if "pair_weight" in key}
-    assert weight == {"end": 1.0, "epochs": 2.0, "start": 0.0, "per_epoch": False}
+    assert weight == {
+        "end": 1.0,
+        "epochs": 2.0,
+        "start": 0.0,
+        "per_epoch": False,
+        "shape": "linear",
+    }
 
 
 def test_an_own_normalization_needs_both_values():

@@ -26,7 +26,7 @@ class GivenNegatives(methods.CRD):
     negatives_of_batch = None
 
     def _negatives(self, known, index, labels, key, axis_name):
-        return known, self.negatives_of_batch
+        return known, self.negatives_of_batch, None
 
 
 WIDTH, QK = 5, 6

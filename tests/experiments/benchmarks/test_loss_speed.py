@@ -7,6 +7,7 @@ from kd_jax import losses
 
 HELPERS = {"ContrastMemory", "class_centers", "contrast_memory", "contrast_negatives"}
 HELPERS |= {"a_softmax_blend", "hybrid_order_and_terms"}
+HELPERS |= {"shared_contrast_negatives", "standardized_logits"}
 TINY = {
     "rows": (9, 6),
     "angles": (9, 6),
