@@ -18,11 +18,14 @@ from kd_jax.methods import METHODS
 DEVICES = 8
 OPTIONS = {"byot": {"modules": 1}}
 """Options of methods whose defaults do not fit the networks of `small_stage`."""
+TEACHERS = {"fsp": {"width": 1.0}}
+"""Options of the teacher's network, by method."""
 
 
 def numbers(name):
     """Returns the metrics of both steps, and a norm of each array of the state afterwards."""
-    state, metrics = train("jit", DEVICES, 2, method=METHODS.get(name)(**OPTIONS.get(name, {})))
+    method = METHODS.get(name)(**OPTIONS.get(name, {}))
+    state, metrics = train("jit", DEVICES, 2, method=method, **TEACHERS.get(name, {}))
     found = {metric: np.asarray(values).tolist() for metric, values in metrics.items()}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         if np.issubdtype(np.asarray(leaf).dtype, np.floating):

@@ -106,7 +106,7 @@ def make_stage(execution="jit", method=None, mixup=0.0, **teacher):
     """
     axis = {"axis_name": "data"} if execution == "pmap" else {}
     method = method or HORKD(pair_weight=1.0, triplet_weight=1.0, feature_weight=0.1)
-    large = models.create("tiny", num_classes=5, width=2.0, **axis, **teacher)
+    large = models.create("tiny", num_classes=5, **axis, **{"width": 2.0, **teacher})
     branches = getattr(method, "branches", 1) if method.roles == ("student",) else 1
     small = models.create("tiny", num_classes=5, branches=branches, **axis)
     optimizer = OPTIMIZERS.get("sgd")(learning_rate=0.05, momentum=0.9, weight_decay=5e-4)
