@@ -99,7 +99,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_numbers(command, unharmed, t
     assert results(tmp_path) == unharmed
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_disk_that_takes_no_large_files_is_one_sentence(command, unharmed, tmp_path):
     """A limit on the size of files stands for a full disk; the checkpoints are above it."""
     teacher = "--stages=teacher"
