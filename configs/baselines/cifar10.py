@@ -40,8 +40,7 @@ from ml_collections import ConfigDict
 
 from kd_jax import methods
 from kd_jax.core.errors import UsageError, check_choice
-from kd_jax.experiment import from_stage, parse_argument, stage
-from kd_jax.experiment.config_files import load_config
+from kd_jax.experiment import from_stage, parse_argument, sibling, stage
 
 CHAINS = ("fitnet_stages", "takd", "born_again", "snapshot")
 """Methods of this config only: stages of `kd`, `fitnet` and `supervised`."""
@@ -51,25 +50,19 @@ SEVERAL = ("paraphraser", "ab", "fsp", "ft", "reskd")
 
 def get_config(argument: str | None = None) -> ConfigDict:
     """Returns the experiment."""
+    horkd = sibling(__file__, "../horkd/cifar10.py")
     arg = parse_argument(
         argument,
         method="kd",
         second=("supervised", "kd"),
         assistant="resnet32",
         generations=2,
-        teacher="runs/resnet20",
-        student="resnet20",
-        resolution=16,
-        npz="",
-        validation=0.5,
-        epochs=40,
-        learning_rate=0.1,
-        dtype="float32",
+        **horkd.ARGUMENTS,
     )
-    own = ("method", "second", "assistant", "generations", "smoke")
-    given = [f"{key}={value}" for key, value in vars(arg).items() if key not in own and value != ""]
-    given = [word.replace(arg.teacher, arg.teacher.split("+")[0]) for word in given]
-    config = load_config(f"horkd/cifar10:{','.join([*given, *(['smoke'] if arg.smoke else [])])}")
+    given = {key: getattr(arg, key) for key in horkd.ARGUMENTS}
+    given["teacher"] = arg.teacher.split("+")[0]  # only its stages are taken from there
+    words = [f"{key}={value}" for key, value in given.items() if value != ""]
+    config = horkd.get_config(",".join([*words, *["smoke"] * arg.smoke]))
     method = arg.method.replace("+", "_")
     config.experiment = f"baselines_cifar10_{method}_{arg.student}_{arg.resolution}"
     recipe = config.stages.kd.to_dict()

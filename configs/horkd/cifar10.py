@@ -27,21 +27,22 @@ from ml_collections import ConfigDict
 
 from kd_jax.experiment import from_stage, parse_argument, stage
 
+ARGUMENTS = {
+    "teacher": "runs/resnet20",
+    "student": "resnet20",
+    "resolution": 16,
+    "npz": "",
+    "validation": 0.5,
+    "epochs": 40,
+    "learning_rate": 0.1,
+    "dtype": "float32",
+}
+"""Arguments and their defaults, without those that choose stages."""
+
 
 def get_config(argument: str | None = None) -> ConfigDict:
     """Returns the experiment."""
-    arg = parse_argument(
-        argument,
-        teacher="runs/resnet20",
-        student="resnet20",
-        resolution=16,
-        npz="",
-        validation=0.5,
-        epochs=40,
-        learning_rate=0.1,
-        dtype="float32",
-        assistant=False,
-    )
+    arg = parse_argument(argument, assistant=False, **ARGUMENTS)
     if arg.smoke:
         arg.epochs = 1
     source = {"name": "npz", "path": arg.npz} if arg.npz else {"name": "tfds", "dataset": "cifar10"}

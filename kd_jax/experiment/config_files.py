@@ -47,8 +47,8 @@ def face_source(path: str, *, name: str = "face_folder", **values: Any) -> dict[
 
 
 def sibling(path: str, name: str) -> SimpleNamespace:
-    """Returns the definitions of another config file in the folder of `path`."""
-    return SimpleNamespace(**runpy.run_path(str(pathlib.Path(path).with_name(name))))
+    """Returns the definitions of another config file, by its path from the folder of `path`."""
+    return SimpleNamespace(**runpy.run_path(str(pathlib.Path(path).parent / name)))
 
 
 # ------------------------------------------------------------------------------------- files

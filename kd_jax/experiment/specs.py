@@ -22,6 +22,7 @@ from kd_jax.methods.label_losses import LABEL_LOSSES, default_options
 from kd_jax.pretrained.info import RECORDED
 from kd_jax.training import OPTIMIZERS, Optimizer
 from kd_jax.training.execution import EXECUTIONS
+from kd_jax.training.stage import check_numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,12 +154,7 @@ class StageSpec:
         for key in ("epochs", "evaluate_every"):
             if not 0 < (value := getattr(self, key)) < math.inf:
                 raise ValueError(f"{key} must be greater than 0 and finite, not {value}")
-        if self.accumulate < 1:
-            raise ValueError(f"accumulate must be 1 or more, not {self.accumulate}")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(
-                f"ema_decay must be at least 0 and less than 1, such as 0.999, not {self.ema_decay}"
-            )
+        check_numbers(self.accumulate, self.ema_decay)
         for group, optimizer in self.optimizers.items():
             if optimizer.warmup_epochs > self.epochs:
                 raise ValueError(

@@ -18,6 +18,16 @@ from kd_jax.training.remat import REMAT, has_blocks
 PyTree = Any
 
 
+def check_numbers(accumulate: int, ema_decay: float) -> None:
+    """Raises `ValueError` for a number of parts, or a decay, that no stage can have."""
+    if accumulate < 1:
+        raise ValueError(f"accumulate must be 1 or more, not {accumulate}")
+    if not 0 <= ema_decay < 1:
+        raise ValueError(
+            f"ema_decay must be at least 0 and less than 1, such as 0.999, not {ema_decay}"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """Networks that are trained, and the method that trains them.
@@ -84,12 +94,10 @@ class Stage:
         self._check_memory_options()
 
     def _check_memory_options(self) -> None:
-        if self.accumulate < 1:
-            raise UsageError(f"Stage: accumulate must be 1 or more, not {self.accumulate}.")
-        if not 0 <= self.ema_decay < 1:
-            raise UsageError(
-                f"Stage: ema_decay must be at least 0 and less than 1, not {self.ema_decay}."
-            )
+        try:
+            check_numbers(self.accumulate, self.ema_decay)
+        except ValueError as error:
+            raise UsageError(f"Stage: {error}.") from None
         for role, kind in self.remat.items():
             check_choice(role, self.trained, "Stage: the role of remat")
             check_choice(kind, REMAT, f"Stage: remat of {role}")

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import small_config
+from interrupted import interrupted
 from small_config import changed, numbers, student_config
 
 import kd_jax
@@ -16,27 +17,6 @@ from kd_jax.core.errors import UsageError
 from kd_jax.core.stop import Stopped
 from kd_jax.experiment.run import Run
 from kd_jax.training.checkpoints import Checkpoints
-
-
-def interrupted(workdir, monkeypatch, saves, config):
-    """Runs until the given number of checkpoints is written; then the process is gone."""
-
-    class Killed(BaseException):
-        pass
-
-    save, count = Checkpoints.save, 0
-
-    def limited(self, *args, **kwargs):
-        nonlocal count
-        save(self, *args, **kwargs)
-        self.wait()
-        count += 1
-        if count == saves:
-            raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Checkpoints, "save", limited)
-        Run(config, workdir).run()
 
 
 def logs(workdir, stage):

@@ -4,13 +4,13 @@ import jax
 import numpy as np
 import pytest
 import small_config
+from interrupted import interrupted
 from small_stage import train
 
 from kd_jax.experiment.config_files import load_config
 from kd_jax.experiment.run import Run
 from kd_jax.experiment.specs import experiment
 from kd_jax.methods import BYOT, DML, METHODS, ONE, OKDDip
-from kd_jax.training.checkpoints import Checkpoints
 
 
 @pytest.mark.parametrize("name", ["dml", "cl_ilr", "one", "okddip", "byot"])
@@ -66,20 +66,8 @@ def test_a_killed_run_ends_with_the_same_numbers(name, options, tmp_path, monkey
     values, method = config(name, options)
     expected = Run(values, tmp_path / "whole").run()
 
-    class Killed(BaseException):
-        pass
-
-    save = Checkpoints.save
-
-    def last(self, *args, **kwargs):
-        save(self, *args, **kwargs)
-        self.wait()
-        raise Killed
-
     often = values | {"checkpoint_minutes": 1e-9}  # after every step
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Checkpoints, "save", last)
-        Run(often, tmp_path / "killed").run()
+    interrupted(tmp_path / "killed", monkeypatch, 1, often)
     found = Run(values, tmp_path / "killed").run()
     assert small_config.numbers(found) == small_config.numbers(expected)
     (stage,) = expected["stages"]

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 import small_config
+from interrupted import interrupted
 from methods import tiny_networks as tiny
 
 from kd_jax.core.errors import UsageError
@@ -11,7 +12,6 @@ from kd_jax.experiment.config_files import load_config
 from kd_jax.experiment.run import Run
 from kd_jax.experiment.specs import experiment
 from kd_jax.methods import AB, FSP, FT, KD, METHODS, Adapters, FitNet, Supervised
-from kd_jax.training.checkpoints import Checkpoints
 
 BATCH = tiny.batch()
 BOTH = {role: tiny.network(tiny.weights(role), BATCH["image"]) for role in ("student", "teacher")}
@@ -107,25 +107,11 @@ def chain():
 
 @pytest.mark.long  # tests/experiment/test_resume.py kills runs with other methods
 def test_a_run_that_is_killed_in_two_stages_ends_with_the_same_numbers(tmp_path, monkeypatch):
-    def numbers(results):
-        return [(stage["name"], stage["last"]) for stage in results["stages"]]
-
-    save, count = Checkpoints.save, 0
-
-    def limited(self, *args, **kwargs):
-        nonlocal count
-        save(self, *args, **kwargs)
-        self.wait()
-        count += 1
-        if count in (10, 15):  # 4 steps per stage, each saved
-            raise KeyboardInterrupt
-
+    often = chain() | {"checkpoint_minutes": 1e-9}
     with small_config.compiled_once(tmp_path / "programs"):
-        expected = numbers(Run(chain(), tmp_path / "whole").run())
-        with monkeypatch.context() as patch:
-            patch.setattr(Checkpoints, "save", limited)
-            for _ in range(2):
-                with pytest.raises(KeyboardInterrupt):
-                    Run(chain() | {"checkpoint_minutes": 1e-9}, tmp_path / "killed").run()
+        expected = small_config.numbers(Run(chain(), tmp_path / "whole").run())
+        for saves in (10, 5):  # 4 steps per stage, each saved
+            interrupted(tmp_path / "killed", monkeypatch, saves, often)
         assert (tmp_path / "killed" / "crd").exists()
-        assert numbers(Run(chain(), tmp_path / "killed").run()) == expected
+        found = small_config.numbers(Run(chain(), tmp_path / "killed").run())
+    assert found == expected
