@@ -112,28 +112,47 @@ def started(script, out, *words):
         )
 
 
-@pytest.mark.long
-def test_every_method_on_two_processes_of_four_devices_and_on_one_of_eight(tmp_path):
+def lines_of(script, folder, processes, *words):
+    """Runs a script in several processes; returns the lines of JSON that each of them prints."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    found = []
-    for processes in (1, 2):
-        outs = [tmp_path / f"{i}_of_{processes}" for i in range(processes)]
-        jobs = [started("every_method.py", outs[i], i, processes, port) for i in range(processes)]
-        with contextlib.ExitStack() as stack:
-            for job in jobs:
-                stack.enter_context(ended_at_last(job))
-            codes = [job.wait(timeout=600) for job in jobs]
-        assert codes == [0] * processes
-        lines = [out.read_text().splitlines() for out in outs]  # Gloo writes lines, too
-        found += [[json.loads(line) for line in each if line.startswith("{")] for each in lines]
+    outs = [folder / f"{i}_of_{processes}" for i in range(processes)]
+    jobs = [started(script, out, i, processes, port, *words) for i, out in enumerate(outs)]
+    with contextlib.ExitStack() as stack:
+        for job in jobs:
+            stack.enter_context(ended_at_last(job))
+        assert [job.wait(timeout=600) for job in jobs] == [0] * processes
+    lines = [out.read_text().splitlines() for out in outs]  # Gloo writes lines, too
+    return [[json.loads(line) for line in each if line.startswith("{")] for each in lines]
+
+
+@pytest.mark.long
+def test_every_method_on_two_processes_of_four_devices_and_on_one_of_eight(tmp_path):
+    found = [each for n in (1, 2) for each in lines_of("every_method.py", tmp_path, n)]
     assert [next(iter(one)) for one in found[0]] == list(methods.names())
     for one, *others in zip(*found, strict=True):
         (name,) = one
         for other in others:
             for key, value in one[name].items():
                 assert other[name][key] == pytest.approx(value, rel=1e-5, abs=1e-6), (name, key)
+
+
+@pytest.mark.long
+def test_streamed_runs_on_two_processes_of_four_devices_and_on_one_of_eight(tmp_path):
+    """HORKD, EKD and KDim, trained to their ends on images that are decoded batch by batch."""
+    small_faces.write(tmp_path / "faces")
+    found = []
+    for n in (1, 2):
+        workdir = tmp_path / f"runs{n}"
+        found += lines_of("streamed_runs.py", tmp_path, n, tmp_path / "faces", workdir)
+    assert [list(one) for one in found[0]] == [["horkd"], ["ekd"], ["kdim"]]
+    for one, *others in zip(*found, strict=True):
+        ((name, stages),) = one.items()
+        for other in others:
+            assert list(other[name]) == list(stages)
+            for stage, last in stages.items():
+                assert other[name][stage] == pytest.approx(last, rel=1e-5), (name, stage)
 
 
 @pytest.mark.slow

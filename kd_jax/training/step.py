@@ -1,5 +1,6 @@
 """The train step: one forward pass per network, one tree of gradients."""
 
+import functools
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from kd_jax.core.errors import UsageError
 from kd_jax.data.preprocessing import mixup
 from kd_jax.methods import Adapters
 from kd_jax.models import Outputs
+from kd_jax.training import parts
 from kd_jax.training.accumulation import accumulated
 from kd_jax.training.average import next_average
 from kd_jax.training.remat import applied
@@ -188,7 +190,8 @@ def _forward(
                     rngs={"dropout": jax.random.fold_in(key, zlib.crc32(role.encode()))},
                 )
             else:
-                result = network.apply(frozen[role], inputs[role], train=False)
+                apply = functools.partial(network.apply, frozen[role], train=False)
+                result = parts.forward(apply, inputs[role])
         outputs[role] = check_outputs(role, result)
     return outputs, new_state
 
