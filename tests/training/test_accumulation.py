@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from small_stage import (
     BATCH,
+    INFO,
     LABELS,
     NORMALIZATION,
     ORDER,
@@ -23,7 +24,7 @@ from kd_jax.core.devices import data_mesh
 from kd_jax.core.errors import UsageError
 from kd_jax.data import ResidentLoader
 from kd_jax.data.preprocessing import Augmentation, View, Views
-from kd_jax.methods import KD, Adapters, Method, Supervised
+from kd_jax.methods import CRD, KD, Adapters, Method, Supervised
 from kd_jax.models import Outputs, norms
 from kd_jax.training import init_state, train_step
 from kd_jax.training.accumulation import accumulated
@@ -102,6 +103,18 @@ def test_the_parts_do_not_depend_on_the_devices(pairs, execution, devices):
     close(metrics, pairs[1], rtol=1e-5)
     close(state.params, pairs[0].params, rtol=1e-5, atol=1e-6)
     assert state.method_state["calls"] == 2  # carried from part to part
+
+
+def test_the_memory_of_crd_has_the_images_of_all_parts():
+    stage = dense_stage(CRD(width=4, negatives=6), info=INFO, accumulate=2)
+    frozen = dense_frozen(stage)
+    before = init_state(stage, BATCH, frozen)
+    after = step(stage, before, frozen, BATCH)[0].method_state
+    for bank in ("student", "teacher"):
+        changed = (after[bank] != before.method_state[bank]).any(1)
+        np.testing.assert_array_equal(np.flatnonzero(changed), BATCH["index"])
+    np.testing.assert_array_equal(after["labels"], np.where(np.arange(48) < 16, LABELS, -1))
+    assert (after["partition"] > 0).all()
 
 
 class Normed(nn.Module):
