@@ -57,9 +57,8 @@ NUMBERS = (
 NOTES = {
     "2": "The paper's Abound has 74.28 for wrn_50_2 -> shufflenet_v1, more than EKD.",
     "3": (
-        "Networks, recipe and online methods are those of OKDDip's code. The VGG-16 has no branches"
-        " here: the peers of its OKDDip are networks, and the paper's CL-ILR (74.38) and ONE"
-        " (74.37) are missing. So is Snapshot-KD (73.51), a number of its own paper."
+        "Networks, recipe and online methods are those of OKDDip's code, in which the peers of"
+        " OKDDip are branches. Snapshot-KD (73.51), a number of its own paper, is missing."
     ),
     "4": "Res-KD has no official code; its residual student has the student's architecture.",
     "5": (
@@ -172,10 +171,7 @@ def _config(
 
 
 def _online(cell: Cell) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the options of an online method and of its networks; OKDDip's code has four of each.
-
-    `vgg16_okddip` has no branches, so its peers are networks.
-    """
+    """Returns the options of an online method and its networks; OKDDip's code has four of each."""
     vgg, branches = cell.student.startswith("vgg"), {"branches": 4}
     code, peers = {"target_gradient": True, "temperature": 3.0}, ("peer2", "peer3", "peer4")
     found: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -183,7 +179,7 @@ def _online(cell: Cell) -> tuple[dict[str, Any], dict[str, Any]]:
         "cl_ilr": ({**branches, **code}, {**branches, "branch_rescale": True}),
         "one": ({**branches, **code}, branches),
         "byot": ({"modules": 4 if vgg else 2, "stem": vgg}, {}),
-        "okddip": ({"peers": peers}, {}) if vgg else (branches, branches),
+        "okddip": (branches, branches),
     }
     return found.get(cell.method.get("name", ""), ({}, {}))
 

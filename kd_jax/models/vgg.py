@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 
 from kd_jax.core.errors import UsageError
 from kd_jax.models import layers, norms
+from kd_jax.models.branches import branch_outputs, check_branches, shared_by_branches
 from kd_jax.models.outputs import Outputs
 
 # Depth -> convolutions of each group; the classifier is the last layer.
@@ -45,6 +46,9 @@ class VGG(nn.Module):
         pools: number of max pools, 0 to 5, one after each of the first groups. None is three, and
             four for images of 64 pixels and more.
         hidden: widths of linear layers with ReLU between the embedding and the logits.
+        branches: number of branches, each with its own last group and classifier; 1 is the network
+            alone. See `models.branches`.
+        branch_rescale: divide the gradient of the shared layers by the number of branches.
         width: factor of all channels.
         dtype: dtype of the computation; parameters, statistics, embedding and logits are float32.
         axis_name: axis over which batch norm averages, inside `pmap`.
@@ -55,6 +59,8 @@ class VGG(nn.Module):
     depth: int = 8
     pools: int | None = None
     hidden: tuple[int, ...] = ()
+    branches: int = 1
+    branch_rescale: bool = False
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
@@ -63,6 +69,7 @@ class VGG(nn.Module):
     def __post_init__(self):
         if self.pools is not None and not 0 <= self.pools <= len(_CHANNELS):
             raise UsageError(f"pools = {self.pools} is impossible: choose 0 to {len(_CHANNELS)}.")
+        check_branches(self.branches)
         super().__post_init__()
 
     @nn.compact
@@ -81,36 +88,45 @@ class VGG(nn.Module):
         if pools is None:
             pools = 4 if min(images.shape[1:3]) >= 64 else 3
 
-        def run(x: jax.Array, group: int) -> tuple[jax.Array, jax.Array]:
+        def run(x: jax.Array, group: int, prefix: str) -> tuple[jax.Array, jax.Array]:
             for i in range(_GROUPS[self.depth][group]):
-                name = f"group{group + 1}_{{}}{i + 1}"
+                name = f"{prefix}group{group + 1}_{{}}{i + 1}"
                 features = layers.scaled(_CHANNELS[group], self.width)
                 x = conv(features, 3, name=name.format("conv"))(x)
                 preactivation = norm(name=name.format("norm"))(x)
                 x = nn.relu(preactivation)
             return x, preactivation
 
+        def pooled(x: jax.Array, group: int) -> jax.Array:
+            return layers.max_pool(x, 2, strides=2) if group < pools else x
+
         run = layers.rematerialized(self, run)
-        x = images
+        x, last = images, len(_CHANNELS) - 1
         feature_maps, preactivations = [], []
-        for group in range(len(_CHANNELS)):
-            x, preactivation = run(x, group)
+        for group in range(last):
+            x, preactivation = run(x, group, "")
             feature_maps.append(x)
             preactivations.append(preactivation)
-            if group < pools:
-                x = layers.max_pool(x, 2, strides=2)
-
-        embedding = x = layers.global_average(x)
+            x = pooled(x, group)
+        stem, *shared = feature_maps
+        x = shared_by_branches(x, self.branches, self.branch_rescale)
         linear = functools.partial(
             layers.LinearMap,
             kernel_init=functools.partial(layers.normal, scale=0.01),
             bias_init=nn.initializers.zeros,
         )
-        for i, units in enumerate(self.hidden, start=1):
-            x = nn.relu(linear(layers.scaled(units, self.width), name=f"hidden{i}")(x))
-        logits = linear(self.num_classes, name="classifier")(x)
-        stem, *maps = feature_maps
-        return Outputs(logits, embedding, tuple(maps), tuple(preactivations[1:]), stem)
+
+        def branch(prefix: str) -> Outputs:
+            own, preactivation = run(x, last, prefix)
+            embedding = features = layers.global_average(pooled(own, last))
+            for i, units in enumerate(self.hidden, start=1):
+                width = layers.scaled(units, self.width)
+                features = nn.relu(linear(width, name=f"{prefix}hidden{i}")(features))
+            logits = linear(self.num_classes, name=f"{prefix}classifier")(features)
+            maps, before = (*shared, own), (*preactivations[1:], preactivation)
+            return Outputs(logits, embedding, maps, before, stem)
+
+        return branch_outputs(self.branches, branch)
 
 
 NETWORKS = {

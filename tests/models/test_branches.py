@@ -9,6 +9,7 @@ from kd_jax import models
 from kd_jax.core.errors import UsageError
 from kd_jax.models.resnet import ResNet
 from kd_jax.models.shufflenet import ShuffleNetV1, ShuffleNetV2
+from kd_jax.models.vgg import VGG
 from kd_jax.models.wide_resnet import WideResNet
 
 
@@ -22,6 +23,7 @@ def _paths(variables):
     [
         (ResNet(3, (1, 1), (2, 4), stem_channels=2), "stage2"),
         (WideResNet(3, depth=10, width=0.1), "stage3"),
+        (VGG(3, width=0.02, hidden=(4,)), "group5"),
         (ShuffleNetV1(3, blocks=(1, 1), width=0.1), "stage2"),
         (ShuffleNetV2(3, blocks=(1, 1), width=0.1), ("stage2", "last")),
     ],
@@ -32,7 +34,7 @@ def test_further_branches_add_copies_of_the_last_stage_and_the_classifier(traced
     alone, variables = traced(network, 2, 8, 8, 3)
     assert alone.branches == ()
     expected = _paths(variables)
-    last = (last, "classifier") if isinstance(last, str) else (*last, "classifier")
+    last = (*([last] if isinstance(last, str) else last), "hidden", "classifier")
     for (kind, module, *rest), leaf in tuple(expected.items()):
         if module.startswith(last):
             for branch in (2, 3):
@@ -73,7 +75,7 @@ def test_branches_start_from_one_map_and_differ():
 
 
 @pytest.mark.parametrize("branches", [0, 1.5])
-@pytest.mark.parametrize("name", ["resnet8", "wrn_16_1", "shufflenet_v1", "shufflenet_v2"])
+@pytest.mark.parametrize("name", ["resnet8", "vgg8", "wrn_16_1", "shufflenet_v1", "shufflenet_v2"])
 def test_the_number_of_branches_is_checked(name, branches):
     with pytest.raises(UsageError, match=f"branches = {branches} is not a whole number"):
         models.create(name, num_classes=3, branches=branches)
