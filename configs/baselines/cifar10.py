@@ -42,9 +42,9 @@ from kd_jax import methods
 from kd_jax.core.errors import UsageError, check_choice
 from kd_jax.experiment import from_stage, parse_argument, sibling, stage
 
-CHAINS = ("fitnet_stages", "takd", "born_again", "snapshot")
+CHAINS = ("fitnet_stages", "takd", "born_again")
 """Methods of this config only: stages of `kd`, `fitnet` and `supervised`."""
-SEVERAL = ("paraphraser", "ab", "fsp", "ft", "reskd")
+SEVERAL = ("paraphraser", "ab", "fsp", "ft", "reskd", "snapshot")
 """Registered methods of several stages, which no sum can have; the first one is only a stage."""
 
 
@@ -130,7 +130,7 @@ def _stages(arg: SimpleNamespace, recipe: dict[str, Any]) -> dict[str, Any]:
         stages[cycles[0]] = train({"name": "supervised"}, share, student=student)
         for last, own in itertools.pairwise(cycles):
             both = {"teacher": from_stage(last), "student": student | {"init_from": last}}
-            stages[own] = train(kd, share, **both)
+            stages[own] = train({"name": "snapshot"}, share, **both)
         return stages
     method, networks = _single(names, arg.teacher, student, recipe["epochs"])
     return {"student": train(method, **networks)}

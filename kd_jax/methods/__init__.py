@@ -39,6 +39,7 @@ from kd_jax.methods.mean_teachers import MeanKD as MeanKD
 from kd_jax.methods.okddip import OKDDip as OKDDip
 from kd_jax.methods.reskd import ResKD as ResKD
 from kd_jax.methods.reviewkd import ReviewKD as ReviewKD
+from kd_jax.methods.snapshot import Snapshot as Snapshot
 from kd_jax.methods.sums import Sum as Sum
 from kd_jax.methods.supervised import Supervised as Supervised
 from kd_jax.methods.transfer import Transfer as Transfer

@@ -10,7 +10,7 @@ from small_stage import train
 from kd_jax.experiment.config_files import load_config
 from kd_jax.experiment.run import Run
 from kd_jax.experiment.specs import experiment
-from kd_jax.methods import BYOT, DML, METHODS, ONE, OKDDip
+from kd_jax.methods import BYOT, DML, METHODS, ONE, OKDDip, Snapshot
 
 
 @pytest.mark.parametrize("name", ["dml", "cl_ilr", "one", "okddip", "byot"])
@@ -31,6 +31,7 @@ def test_each_cycle_of_snapshot_starts_from_the_network_that_teaches_it():
     assert list(stages) == ["cycle1", "cycle2", "student"]
     assert {stage.epochs for stage in stages.values()} == {10}
     for before, name in (("cycle1", "cycle2"), ("cycle2", "student")):
+        assert isinstance(stages[name].method, Snapshot)
         networks = stages[name].networks
         assert {networks[role].init_from for role in ("teacher", "student")} == {before}
         assert networks["student"].init_head
