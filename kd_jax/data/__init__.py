@@ -8,6 +8,7 @@ from kd_jax.data.base import Source as Source
 from kd_jax.data.base import names as names
 from kd_jax.data.base import register as register
 from kd_jax.data.base import slices as slices
+from kd_jax.data.fitting import Fit as Fit
 from kd_jax.data.images import ImageSet as ImageSet
 from kd_jax.data.images import StoredImages as StoredImages
 from kd_jax.data.loaders import Loader as Loader
@@ -16,7 +17,9 @@ from kd_jax.data.loaders import Rows as Rows
 from kd_jax.data.loaders import StreamedLoader as StreamedLoader
 from kd_jax.data.loaders import batch_of as batch_of
 from kd_jax.data.order import BatchOrder as BatchOrder
+from kd_jax.data.order import ClassOrder as ClassOrder
 from kd_jax.data.order import sequential_batches as sequential_batches
 from kd_jax.data.splits import class_fraction as class_fraction
+from kd_jax.data.splits import has_new_classes as has_new_classes
 from kd_jax.data.splits import hold_out as hold_out
 from kd_jax.data.splits import load_splits as load_splits

@@ -8,6 +8,7 @@ import numpy as np
 from kd_jax.core.errors import UsageError, reason
 from kd_jax.data.base import StoredSource
 from kd_jax.data.class_positions import positions_in_class
+from kd_jax.data.fitting import Fit
 from kd_jax.data.images import StoredImages
 from kd_jax.data.local_files import is_count, read_text
 from kd_jax.data.splits import hold_out
@@ -46,6 +47,8 @@ class Identities(StoredSource):
         test_fraction: fraction of the images of each identity in the split `test`, drawn by
             `kd_jax.data.hold_out`. 0 takes the last `test_images` instead.
         seed: seed of `identities` and `test_fraction`.
+        fit: size and color that all images are brought to, before `size` cuts out their center.
+            None needs images of one size.
     """
 
     path: str
@@ -57,6 +60,7 @@ class Identities(StoredSource):
     identities: int | None = None
     test_fraction: float = 0.0
     seed: int = 0
+    fit: Fit | None = None
 
     def __post_init__(self):
         if not 0 <= self.test_images < self.min_images:
@@ -98,7 +102,8 @@ class Identities(StoredSource):
             rows = used[images.labels] & (last == (split == "test"))
         part = images.keep(rows)
         classes = np.cumsum(used, dtype=np.int32) - 1
-        return dataclasses.replace(part, labels=classes[part.labels], num_classes=int(used.sum()))
+        labels, num_classes = classes[part.labels], int(used.sum())
+        return dataclasses.replace(part, labels=labels, num_classes=num_classes, fit=self.fit)
 
     def _drawn(self, eligible: np.ndarray) -> np.ndarray:
         """Returns the mask of the identities to use.

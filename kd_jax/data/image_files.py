@@ -9,6 +9,7 @@ import numpy as np
 
 from kd_jax.core.errors import UsageError
 from kd_jax.data.base import StoredSource
+from kd_jax.data.fitting import Fit
 from kd_jax.data.images import StoredImages
 from kd_jax.data.local_files import expanded, open_file
 
@@ -39,14 +40,17 @@ class FileImages(StoredImages):
         return np.array([_num_bytes(self.name(key)) for key in self.keys], np.int64)
 
 
+@dataclasses.dataclass(frozen=True)
 class FileSource(StoredSource):
     """Image files with labels, by split, sorted by name in each class.
 
     Attributes:
         path: the folder of the source.
+        fit: size and color that all images are brought to. None needs images of one size.
     """
 
     path: str
+    fit: Fit | None = None
 
     @property
     def _root(self) -> pathlib.Path:
@@ -62,6 +66,7 @@ class FileSource(StoredSource):
             keys=np.array(names, object),
             labels=np.array(labels, np.int32),
             num_classes=num_classes,
+            fit=self.fit,
             root=str(self._root),
         )
 

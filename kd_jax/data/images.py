@@ -11,6 +11,7 @@ import numpy as np
 
 from kd_jax.core.errors import UsageError
 from kd_jax.data.decoding import pixels
+from kd_jax.data.fitting import Fit
 
 _BLOCK = 64  # images that a thread decodes at a time
 _STATISTICS_IMAGES = 4096  # sample of a set on a disk: enough for three digits
@@ -85,12 +86,14 @@ class StoredImages:
         labels: int32 `[N]`, values 0 to `num_classes - 1`.
         num_classes: number of classes C of the problem, at least `labels.max() + 1`.
         size: height and width of the center that is cut out of every image; None uses whole images.
+        fit: shape that images of mixed sizes are brought to first; None needs images of one size.
     """
 
     keys: np.ndarray
     labels: np.ndarray
     num_classes: int
     size: tuple[int, int] | None = None
+    fit: Fit | None = None
 
     def encoded(self, key: Any) -> bytes:
         """Returns the file content of an image; raises `UsageError` if it cannot be read."""
@@ -114,7 +117,9 @@ class StoredImages:
 
     def _pixels(self, index: int) -> np.ndarray:
         key = self.keys[index]
-        return pixels(self.encoded(key), self.name(key))
+        name = self.name(key)
+        image = pixels(self.encoded(key), name)
+        return image if self.fit is None else self.fit(image, name)
 
     @functools.cached_property
     def _stored_shape(self) -> tuple[int, int, int]:
@@ -150,7 +155,7 @@ class StoredImages:
             raise UsageError(
                 f"{self.name(self.keys[index])} has height and width {image.shape[:2]}, but"
                 f" {self.name(self.keys[0])} {self._stored_shape[:2]}: bring all images to one"
-                " size first."
+                " size, in a config by data.source.fit.size."
             )
         return image[self._center]
 
@@ -181,13 +186,15 @@ class StoredImages:
         return ImageSet(images, self.labels, self.num_classes, self.names)
 
     def fingerprint(self) -> str:
-        """Returns a hash of keys, encoded lengths, labels and shape, but not of the pixels.
+        """Returns a hash of keys, encoded lengths, labels, shape and fit, but not of the pixels.
 
         It does not depend on the folder of the images. It differs from the fingerprint of the same
         images in memory.
         """
         digest = hashlib.blake2b(digest_size=16)
         digest.update(repr((self.image_shape, self.size, len(self), self.num_classes)).encode())
+        if self.fit is not None:
+            digest.update(repr(self.fit).encode())
         digest.update("\0".join(map(str, self.keys)).encode("utf-8", "surrogateescape"))
         digest.update(np.ascontiguousarray(self.num_bytes()).data)
         digest.update(np.ascontiguousarray(self.labels).data)

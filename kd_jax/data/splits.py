@@ -49,11 +49,12 @@ def load_splits(
         stream: leave the training images on the disk and decode them on demand.
 
     Returns:
-        The training images, and the test images or None, with the same number of classes.
+        The training images, and the test images or None. Both have the same number of classes,
+        except if no test class is a training class: see `has_new_classes`.
 
     Raises:
-        UsageError: if a split is empty or cannot be read, or if the image shapes or the classes
-            differ.
+        UsageError: if a split is empty or cannot be read, if the image shapes differ, or if only
+            some of the test classes are training classes.
     """
     train = source.open(train_split) if stream else source.load(train_split)
     if not len(train):
@@ -71,12 +72,27 @@ def load_splits(
             f"training images are {train.image_shape} but test images {test.image_shape}: bring"
             " both to one size."
         )
-    if test.num_classes > train.num_classes:
+    if test.num_classes <= train.num_classes:
+        return train, dataclasses.replace(test, num_classes=train.num_classes)
+    if test.labels.min() < train.num_classes:
         raise UsageError(
             f"test labels go up to {test.num_classes - 1} but training labels only to"
             f" {train.num_classes - 1}: set data.source.num_classes."
         )
-    return train, dataclasses.replace(test, num_classes=train.num_classes)
+    return train, test
+
+
+def has_new_classes(images: _Labeled, train: _Labeled) -> bool:
+    """Returns whether all classes of a set are missing in the training set, as in retrieval.
+
+    The labels of the set then begin at the number of training classes, so that they are no classes
+    of a classifier.
+
+    Args:
+        images: a set that `load_splits` has checked against the training set.
+        train: the training set.
+    """
+    return images.num_classes > train.num_classes
 
 
 def class_fraction(images: Images, fraction: float, seed: int) -> Images:

@@ -36,6 +36,12 @@ from kd_jax.losses.memory import ContrastMemory as ContrastMemory
 from kd_jax.losses.memory import contrast_memory as contrast_memory
 from kd_jax.losses.memory import contrast_negatives as contrast_negatives
 from kd_jax.losses.memory import shared_contrast_negatives as shared_contrast_negatives
+from kd_jax.losses.metric_pairs import contrastive_pairs as contrastive_pairs
+from kd_jax.losses.metric_pairs import multi_similarity as multi_similarity
+from kd_jax.losses.metric_pairs import n_pair as n_pair
+from kd_jax.losses.metric_transfer import distance_matrix_gap as distance_matrix_gap
+from kd_jax.losses.metric_transfer import neighbor_ranking as neighbor_ranking
+from kd_jax.losses.proxies import proxy_nca as proxy_nca
 from kd_jax.losses.relations import pair_relation as pair_relation
 from kd_jax.losses.relations import rkd_angle as rkd_angle
 from kd_jax.losses.relations import rkd_distance as rkd_distance
@@ -47,6 +53,8 @@ from kd_jax.losses.targets import cross_entropy as cross_entropy
 from kd_jax.losses.targets import decoupled_kd as decoupled_kd
 from kd_jax.losses.targets import soft_target_cross_entropy as soft_target_cross_entropy
 from kd_jax.losses.targets import soft_target_kl as soft_target_kl
+from kd_jax.losses.triplet_margins import distance_margin as distance_margin
+from kd_jax.losses.triplet_margins import triplet_margin as triplet_margin
 
 __all__ = [
     "ContrastMemory",
@@ -60,11 +68,14 @@ __all__ = [
     "class_centers",
     "contrast_memory",
     "contrast_negatives",
+    "contrastive_pairs",
     "contrastive_representation",
     "correlation_congruence",
     "cosface",
     "cross_entropy",
     "decoupled_kd",
+    "distance_margin",
+    "distance_matrix_gap",
     "factor_transfer",
     "feature_l1",
     "feature_mse",
@@ -76,11 +87,15 @@ __all__ = [
     "inter_class_relation",
     "intra_class_relation",
     "mk_mmd",
+    "multi_similarity",
+    "n_pair",
+    "neighbor_ranking",
     "neuron_selectivity",
     "normalized_feature_l2",
     "normalized_softmax",
     "pair_relation",
     "probabilistic_transfer",
+    "proxy_nca",
     "rkd_angle",
     "rkd_distance",
     "shared_contrast_negatives",
@@ -89,6 +104,7 @@ __all__ = [
     "soft_target_kl",
     "sphereface_r",
     "standardized_logits",
+    "triplet_margin",
     "triplet_relation",
     "variational_information",
 ]

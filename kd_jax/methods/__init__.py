@@ -1,5 +1,6 @@
 """Methods: the quantities that stages minimize, under the names of their papers."""
 
+from kd_jax.methods import metric_losses as metric_losses
 from kd_jax.methods.afd import AFD as AFD
 from kd_jax.methods.base import METHODS as METHODS
 from kd_jax.methods.base import Adapters as Adapters
@@ -30,12 +31,15 @@ from kd_jax.methods.horkd import HORKD as HORKD
 from kd_jax.methods.kd import KD as KD
 from kd_jax.methods.kdim import KDim as KDim
 from kd_jax.methods.label_losses import LABEL_LOSSES as LABEL_LOSSES
+from kd_jax.methods.label_losses import LabelLoss as LabelLoss
 from kd_jax.methods.label_losses import default_options as default_options
 from kd_jax.methods.label_losses import label_loss as label_loss
 from kd_jax.methods.label_losses import register_label_loss as register_label_loss
 from kd_jax.methods.logits import DIST as DIST
 from kd_jax.methods.logits import DKD as DKD
 from kd_jax.methods.mean_teachers import MeanKD as MeanKD
+from kd_jax.methods.metric_transfer import MKD as MKD
+from kd_jax.methods.metric_transfer import DarkRank as DarkRank
 from kd_jax.methods.okddip import OKDDip as OKDDip
 from kd_jax.methods.reskd import ResKD as ResKD
 from kd_jax.methods.reviewkd import ReviewKD as ReviewKD

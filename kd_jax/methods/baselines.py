@@ -93,6 +93,10 @@ class VID(MapTransfer):
 class RKD(Transfer):
     """RKD, Park et al., CVPR 2019: the distances of pairs and the angles of triplets.
 
+    For metric learning, the authors train the student by L alone: `hard_weight=0`,
+    `distance_weight=1` and `angle_weight=2`, with `normalize_embedding` in the options of the
+    teacher's network only.
+
     Attributes:
         distance_weight: weight of the distances within L.
         angle_weight: weight of the angles within L.

@@ -1,7 +1,7 @@
 """HORKD: relations of one, two, three and more images."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jax import lax
@@ -25,7 +25,7 @@ from kd_jax.models import LinearMap
 @register("horkd")
 @dataclasses.dataclass(frozen=True)
 class HORKD(Method):
-    """HORKD, Ge et al., AAAI 2020, eq. 8, plus the cross-entropy that the paper always adds.
+    """HORKD, Ge et al., AAAI 2020, eq. 8, plus the label loss that the paper always adds.
 
     `hard_weight * CE + feature_weight * L1 + pair_weight * L2 + triplet_weight * L3
     + center_weight * L_C`. A weight of 0 leaves its term out, so every combination of Fig. 4 is a
@@ -37,7 +37,7 @@ class HORKD(Method):
     within each network and use the embeddings without the map.
 
     Attributes:
-        hard_weight: weight of the cross-entropy on the labels.
+        hard_weight: weight of the label loss, the paper's cross-entropy.
         feature_weight: weight of L1 (eq. 2), the L1 distance of the embeddings.
         pair_weight: alpha, the weight of L2 (eq. 3), the relations of pairs.
         triplet_weight: beta, the weight of L3 (eq. 4), the angles of triplets.
@@ -52,6 +52,8 @@ class HORKD(Method):
             cross-entropy is a sum too. `batchmean` divides all of it by the number of images of the
             batch; the direction of the gradient is that of `sum`. `mean` averages each term over
             its tuples.
+        loss: name of the label loss; `triplet` and others train embeddings for retrieval.
+        options: options of the label loss.
     """
 
     hard_weight: Weight = 1.0
@@ -62,6 +64,8 @@ class HORKD(Method):
     centers: str = "dataset"
     normalize: bool = True
     reduction: str = "batchmean"
+    loss: str = "cross_entropy"
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     roles: ClassVar[tuple[str, ...]] = ("teacher", "student")
     frozen_roles: ClassVar[tuple[str, ...]] = ("teacher",)
@@ -70,6 +74,7 @@ class HORKD(Method):
         check_choice(self.centers, ("dataset", "batch"), "centers")
         check_choice(self.reduction, ("mean", "batchmean", "sum"), "reduction")
         check_weights(self)
+        label_loss(self.loss, self.options)
 
     @property
     def _dataset_centers(self) -> bool:
@@ -90,9 +95,12 @@ class HORKD(Method):
         return {"sums": centers * counts[:, None], "counts": counts}
 
     def init(self, key, outputs, batch, statistics, info):
-        """Makes the map between the widths, and the centers of the training set."""
+        """Makes the map between the widths, and the centers of the training set.
+
+        The parameters of the label loss, if it has any, are made too.
+        """
         del batch, info
-        params, state = {}, {}
+        params, state = label_loss(self.loss, self.options).init(key, outputs["student"]), {}
         student, teacher = (outputs[role].embedding for role in ("student", "teacher"))
         mapped = is_used(self.feature_weight) or is_used(self.center_weight)
         if student.shape != teacher.shape and mapped:
@@ -134,10 +142,13 @@ class HORKD(Method):
             normalize=self.normalize,
             axis_name=axis_name,
         )
-        hard = label_loss()(outputs["student"], batch)
-        hard = batch_sum(hard, axis_name) if self.reduction == "sum" else hard.mean()
+        label = label_loss(self.loss, self.options)
+        hard = label(outputs["student"], batch, adapters.params, axis_name=axis_name)
+        if self.reduction == "sum":  # a loss of the whole batch counts once per image
+            hard = batch_sum(jnp.broadcast_to(hard, student.shape[:1]), axis_name)
+        hard = hard.mean()
         loss = weight_at(self.hard_weight, batch) * hard + relations
-        return loss, {"cross_entropy": hard, **terms}, adapters.state
+        return loss, {self.loss: hard, **terms}, adapters.state
 
     def _centers(self, adapters, teacher, outputs, batch, axis_name):
         if self._dataset_centers:

@@ -87,12 +87,13 @@ class KDim(Method):
         check_temperature(self.temperature)
 
     def init(self, key, outputs, batch, statistics, info):
-        """Makes the map between the widths."""
+        """Makes the map between the widths, and the parameters of the label loss."""
         del batch, statistics, info
+        params = label_loss(self.loss, self.options).init(key, outputs["student"])
         student, teacher = (outputs[role].embedding for role in ("student", "teacher"))
-        if student.shape == teacher.shape or not is_used(self.feature_weight):
-            return Adapters()
-        return Adapters({"map": LinearMap(teacher.shape[-1]).init(key, student)["params"]})
+        if student.shape != teacher.shape and is_used(self.feature_weight):
+            params["map"] = LinearMap(teacher.shape[-1]).init(key, student)["params"]
+        return Adapters(params)
 
     def __call__(self, adapters, outputs, batch, *, axis_name=None):
         """See `Method`."""
@@ -103,7 +104,9 @@ class KDim(Method):
             soft_labels: self.soft_weight,
             self.features: self.feature_weight,
         }
-        terms = {self.loss: label_loss(self.loss, self.options)(student, batch).mean()}
+        label = label_loss(self.loss, self.options)
+        hard = label(student, batch, adapters.params, axis_name=axis_name)
+        terms = {self.loss: hard.mean()}
         if is_used(self.soft_weight):
             terms[soft_labels] = self._of_soft_labels(student.logits, teacher.logits, axis_name)
         if is_used(self.feature_weight):

@@ -53,32 +53,45 @@ class Transfer(Method):
     """A loss between student and teacher as RepDistiller trains it, in one stage.
 
     `hard_weight * CE + soft_weight * T^2 * KL + loss_weight * L`. CE and KL are means over the
-    images. RKD, PKT and CC compare the embeddings, RepDistiller's `feat[-1]`. SP compares the last
-    feature maps, `feat[-2]`. `MapTransfer` is the part of the methods that compare several maps.
+    images; another label loss may replace CE. RKD, PKT and CC compare the embeddings,
+    RepDistiller's `feat[-1]`. SP compares the last feature maps, `feat[-2]`. `MapTransfer` is the
+    part of the methods that compare several maps.
 
     A subclass gives the default of `loss_weight`, RepDistiller's for a batch of 64 images.
 
     Attributes:
         loss_weight: weight of L.
-        hard_weight: weight of the cross-entropy on the labels.
+        hard_weight: weight of the label loss.
         soft_weight: weight of the divergence from the teacher's predictions.
         temperature: T, at which both softmaxes of the divergence are taken.
+        loss: name of the label loss.
+        options: options of the label loss.
     """
 
     loss_weight: Weight = 1.0
     hard_weight: Weight = 1.0
     soft_weight: Weight = 0.0
     temperature: float = 4.0
+    loss: str = "cross_entropy"
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     roles: ClassVar[tuple[str, ...]] = ("teacher", "student")
     frozen_roles: ClassVar[tuple[str, ...]] = ("teacher",)
-    adapter_groups: ClassVar[tuple[str, ...]] = ()
     term: ClassVar[str]
     """Name of L in the log."""
 
     def __post_init__(self):
         check_weights(self)
         check_temperature(self.temperature)
+        label_loss(self.loss, self.options)
+
+    @property
+    def adapter_groups(self) -> Any:
+        """Returns the group of the parameters of the label loss, if it has any.
+
+        A subclass with modules replaces this by the class variable `("adapters",)`.
+        """
+        return label_loss(self.loss, self.options).adapter_groups
 
     def learned(self, student: Outputs, teacher: Outputs, axis_name: str | None) -> Learned:
         """Returns the modules of the loss and their inputs; most losses have none."""
@@ -125,15 +138,15 @@ class Transfer(Method):
         return self.value(student, teacher, learned, axis_name), state
 
     def init(self, key, outputs, batch, statistics, info):
-        """Makes the modules, by name."""
+        """Makes the modules, by name, and the parameters of the label loss."""
         del batch, statistics, info
         learned = self.learned(outputs["student"], outputs["teacher"], None)
-        return Adapters(
-            {
-                name: module.init(jax.random.fold_in(key, zlib.crc32(name.encode())), x)["params"]
-                for name, (module, x) in learned.items()
-            }
-        )
+        params = {
+            name: module.init(jax.random.fold_in(key, zlib.crc32(name.encode())), x)["params"]
+            for name, (module, x) in learned.items()
+        }
+        label = label_loss(self.loss, self.options)
+        return Adapters(params | label.init(key, outputs["student"]))
 
     def __call__(self, adapters, outputs, batch, *, axis_name=None):
         """See `Method`."""
@@ -144,14 +157,17 @@ class Transfer(Method):
             for name, (module, x) in self.learned(student, teacher, axis_name).items()
         }
         weights = {
-            "cross_entropy": self.hard_weight,
+            self.loss: self.hard_weight,
             self.term: self.loss_weight,
             "soft_target_kl": self.soft_weight,
         }
         value, state = self.value_and_state(
             adapters.state, student, teacher, learned, batch, axis_name
         )
-        terms = {"cross_entropy": label_loss()(student, batch).mean(), self.term: value}
+        hard = label_loss(self.loss, self.options)(
+            student, batch, adapters.params, axis_name=axis_name
+        )
+        terms = {self.loss: hard.mean(), self.term: value}
         if is_used(self.soft_weight):
             terms["soft_target_kl"] = losses.soft_target_kl(
                 student.logits, teacher.logits, temperature=self.temperature

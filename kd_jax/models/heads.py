@@ -1,4 +1,4 @@
-"""Classifiers: modules that compute logits from a network's embedding."""
+"""Heads: the embedding of a network, and classifiers that compute logits from it."""
 
 import functools
 import math
@@ -52,6 +52,39 @@ def _unit(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
     # An overflow would give the direction 0.
     directions = jnp.where(jnp.isinf(norms), jnp.nan, x / norms)
     return jnp.where(zero, 0, directions), jnp.where(zero, 0, norms)
+
+
+def check_embedding(size: int | None) -> None:
+    """Checks the width of an embedding.
+
+    Raises:
+        UsageError: if it is not None or a whole number of at least 1.
+    """
+    if size is not None and (not isinstance(size, int) or size < 1):
+        raise UsageError(
+            f"embedding_size = {size!r} must be a whole number of at least 1, or None for the"
+            " pooled features."
+        )
+
+
+def embed(pooled: jax.Array, size: int | None, normalize: bool, prefix: str = "") -> jax.Array:
+    """Computes the embedding of a network by a head that becomes a part of the calling module.
+
+    It is the head of lenscloth/RKD, `model/embedding.py`: a linear map with a bias, then optional
+    division by the L2 norm. The classifier takes the result.
+
+    Args:
+        pooled: features `[N, D]` after the last pooling.
+        size: width of the linear map; None leaves it out.
+        normalize: L2-normalize the result. Rows of zeros stay 0.
+        prefix: prefix of the name `embedding` of the submodule.
+
+    Returns:
+        The embedding, float32 `[N, size]` or `[N, D]`.
+    """
+    if size is not None:
+        pooled = layers.LinearMap(size, name=f"{prefix}embedding")(pooled)
+    return _unit(pooled, axis=1)[0] if normalize else pooled
 
 
 def check_head(head: str, scale: float | None) -> None:

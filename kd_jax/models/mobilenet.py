@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from kd_jax.core.errors import UsageError
-from kd_jax.models import layers, norms
+from kd_jax.models import heads, layers, norms
 from kd_jax.models.outputs import Outputs
 
 # (expansion, channels, strides of the first block) of each group.
@@ -62,6 +62,9 @@ class MobileNetV2(nn.Module):
         widen: the paper's width multiplier, the factor of all channels. Values above 1 also apply
             to the embedding's 1280 channels, values below 1 do not. Products are rounded to whole
             numbers, not to multiples of 8 as in torchvision.
+        embedding_size: width of a linear map between pooling and classifier, whose result is the
+            embedding; None for the pooled features. `width` does not change it.
+        normalize_embedding: L2-normalize the embedding.
         width: factor of all channels.
         dtype: dtype of the computation; parameters, statistics, embedding and logits are float32.
         axis_name: axis over which batch norm averages, inside `pmap`.
@@ -71,6 +74,8 @@ class MobileNetV2(nn.Module):
     num_classes: int
     blocks: tuple[int, ...] = (1, 2, 3, 4, 3, 3, 1)
     widen: float = 1.0
+    embedding_size: int | None = None
+    normalize_embedding: bool = False
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
@@ -79,6 +84,7 @@ class MobileNetV2(nn.Module):
     def __post_init__(self):
         if not (isinstance(self.widen, int | float) and self.widen > 0):
             raise UsageError(f"MobileNetV2 needs widen > 0, not {self.widen!r}.")
+        heads.check_embedding(self.embedding_size)
         super().__post_init__()
 
     @nn.compact
@@ -118,7 +124,9 @@ class MobileNetV2(nn.Module):
 
         channels = layers.scaled(1280 * max(1.0, self.widen), self.width)
         x = nn.relu(norm(name="last_norm")(conv(channels, 1, name="last_conv")(x)))
-        embedding = layers.global_average(x)
+        embedding = heads.embed(
+            layers.global_average(x), self.embedding_size, self.normalize_embedding
+        )
         logits = layers.LinearMap(
             self.num_classes,
             kernel_init=functools.partial(layers.normal, scale=0.01),

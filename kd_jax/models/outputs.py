@@ -14,7 +14,8 @@ class Outputs:
         logits: `[N, C]` float32, the class scores.
         embedding: `[N, D]` float32, the features before the classifier: the papers' f_i. It is the
             globally pooled last feature map. ShuffleNetV2 and MobileNetV2 widen that map before
-            pooling; SphereFace uses a linear map instead of pooling.
+            pooling; SphereFace uses a linear map instead of pooling. The options `embedding_size`
+            and `normalize_embedding` add a linear map and a division by the L2 norm.
         feature_maps: one `[N, H, W, C]` per stage of the network, shallow to deep, after the
             activation. The stem is not a stage.
         preactivations: the same feature maps before their activation.

@@ -100,6 +100,9 @@ class ResNet(nn.Module):
         branch_rescale: divide the gradient of the shared layers by the number of branches.
         shortcut: shortcut of blocks that change the shape: "B" (1x1 convolution and batch norm) or
             "A" (without parameters: every second pixel, and channels of zeros on both sides).
+        embedding_size: width of a linear map between pooling and classifier, whose result is the
+            embedding; None for the pooled features. `width` does not change it.
+        normalize_embedding: L2-normalize the embedding.
         width: factor of all channels.
         dtype: dtype of the computation; parameters, statistics, embedding and logits are float32.
         axis_name: axis over which batch norm averages, inside `pmap`.
@@ -117,6 +120,8 @@ class ResNet(nn.Module):
     branches: int = 1
     branch_rescale: bool = False
     shortcut: str = "B"
+    embedding_size: int | None = None
+    normalize_embedding: bool = False
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
@@ -127,6 +132,7 @@ class ResNet(nn.Module):
         check_choice(self.shortcut, ("A", "B"), "shortcut")
         heads.check_head(self.head, self.head_scale)
         check_branches(self.branches)
+        heads.check_embedding(self.embedding_size)
         if len(self.blocks) != len(self.channels):
             raise UsageError(
                 f"blocks = {self.blocks} and channels = {self.channels} need one number per stage."
@@ -163,7 +169,12 @@ class ResNet(nn.Module):
 
         def branch(prefix: str) -> Outputs:
             run = layers.stages(shared, self.blocks[-1:], block, prefix)
-            embedding = layers.global_average(run.state)
+            embedding = heads.embed(
+                layers.global_average(run.state),
+                self.embedding_size,
+                self.normalize_embedding,
+                prefix,
+            )
             logits, cosines = heads.classify(
                 self.head, self.num_classes, embedding, self.head_scale, f"{prefix}classifier"
             )

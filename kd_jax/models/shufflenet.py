@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from kd_jax.models import layers, norms
+from kd_jax.models import heads, layers, norms
 from kd_jax.models.branches import branch_outputs, check_branches, shared_by_branches
 from kd_jax.models.outputs import Outputs
 
@@ -119,6 +119,9 @@ class ShuffleNetV1(nn.Module):
         branches: number of branches, each with its own last stage and classifier; 1 is
             the network alone. See `models.branches`.
         branch_rescale: divide the gradient of the shared layers by the number of branches.
+        embedding_size: width of a linear map between pooling and classifier, whose result is the
+            embedding; None for the pooled features. `width` does not change it.
+        normalize_embedding: L2-normalize the embedding.
         width: factor of all channels; they stay multiples of 3.
         dtype: dtype of the computation; parameters, statistics, embedding and logits are float32.
         axis_name: axis over which batch norm averages, inside `pmap`.
@@ -129,6 +132,8 @@ class ShuffleNetV1(nn.Module):
     blocks: tuple[int, ...] = (4, 8, 4)
     branches: int = 1
     branch_rescale: bool = False
+    embedding_size: int | None = None
+    normalize_embedding: bool = False
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
@@ -136,6 +141,7 @@ class ShuffleNetV1(nn.Module):
 
     def __post_init__(self):
         check_branches(self.branches)
+        heads.check_embedding(self.embedding_size)
         super().__post_init__()
 
     @nn.compact
@@ -174,7 +180,12 @@ class ShuffleNetV1(nn.Module):
 
         def branch(prefix: str) -> Outputs:
             run = layers.stages(shared, self.blocks[-1:], block, prefix)
-            embedding = layers.global_average(run.state)
+            embedding = heads.embed(
+                layers.global_average(run.state),
+                self.embedding_size,
+                self.normalize_embedding,
+                prefix,
+            )
             logits = layers.LinearMap(self.num_classes, name=f"{prefix}classifier")(embedding)
             return Outputs(
                 logits, embedding, run.feature_maps, run.preactivations, stem, blocks=run.blocks
@@ -196,6 +207,9 @@ class ShuffleNetV2(nn.Module):
         branches: number of branches, each with its own last stage and all layers after it;
             1 is the network alone. See `models.branches`.
         branch_rescale: divide the gradient of the shared layers by the number of branches.
+        embedding_size: width of a linear map between pooling and classifier, whose result is the
+            embedding; None for the pooled features. `width` does not change it.
+        normalize_embedding: L2-normalize the embedding.
         width: factor of all channels; those of the stages stay even.
         dtype: dtype of the computation; parameters, statistics, embedding and logits are float32.
         axis_name: axis over which batch norm averages, inside `pmap`.
@@ -206,6 +220,8 @@ class ShuffleNetV2(nn.Module):
     blocks: tuple[int, ...] = (4, 8, 4)
     branches: int = 1
     branch_rescale: bool = False
+    embedding_size: int | None = None
+    normalize_embedding: bool = False
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
@@ -213,6 +229,7 @@ class ShuffleNetV2(nn.Module):
 
     def __post_init__(self):
         check_branches(self.branches)
+        heads.check_embedding(self.embedding_size)
         super().__post_init__()
 
     @nn.compact
@@ -247,7 +264,9 @@ class ShuffleNetV2(nn.Module):
             run = layers.stages(shared, self.blocks[-1:], block, prefix)
             x = conv(layers.scaled(1024, self.width), 1, name=f"{prefix}last_conv")(run.state)
             x = nn.relu(norm(name=f"{prefix}last_norm")(x))
-            embedding = layers.global_average(x)
+            embedding = heads.embed(
+                layers.global_average(x), self.embedding_size, self.normalize_embedding, prefix
+            )
             logits = layers.LinearMap(self.num_classes, name=f"{prefix}classifier")(embedding)
             return Outputs(
                 logits, embedding, run.feature_maps, run.preactivations, stem, blocks=run.blocks

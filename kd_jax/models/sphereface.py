@@ -73,6 +73,7 @@ class SphereFace(nn.Module):
         units: number of units of each stage.
         channels: number of channels of each stage.
         embedding_size: width of the embedding, which does not depend on `width`.
+        normalize_embedding: L2-normalize the embedding.
         head: "angular" or "linear", see `heads.classify`.
         head_scale: factor of the cosines in the logits; None for the embeddings' lengths.
         unit_bias: biases in the convolutions of the units, as in clcarwin/sphereface_pytorch.
@@ -86,6 +87,7 @@ class SphereFace(nn.Module):
     units: tuple[int, ...] = (1, 2, 4, 1)
     channels: tuple[int, ...] = (64, 128, 256, 512)
     embedding_size: int = 512
+    normalize_embedding: bool = False
     head: str = "angular"
     head_scale: float | None = None
     unit_bias: bool = False
@@ -131,6 +133,7 @@ class SphereFace(nn.Module):
             bias_init=nn.initializers.zeros,
             name="embedding",
         )(x.reshape(x.shape[0], -1))
+        embedding = heads.embed(embedding, None, self.normalize_embedding)
         logits, cosines = heads.classify(self.head, self.num_classes, embedding, self.head_scale)
         maps = tuple(feature_maps)
         return Outputs(logits, embedding, maps, maps, cosines=cosines, blocks=tuple(blocks))

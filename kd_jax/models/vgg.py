@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from kd_jax.core.errors import UsageError
-from kd_jax.models import layers, norms
+from kd_jax.models import heads, layers, norms
 from kd_jax.models.branches import branch_outputs, check_branches, shared_by_branches
 from kd_jax.models.outputs import Outputs
 
@@ -49,6 +49,9 @@ class VGG(nn.Module):
         branches: number of branches, each with its own last group and classifier; 1 is the network
             alone. See `models.branches`.
         branch_rescale: divide the gradient of the shared layers by the number of branches.
+        embedding_size: width of a linear map between pooling and classifier, whose result is the
+            embedding; None for the pooled features. `width` does not change it.
+        normalize_embedding: L2-normalize the embedding.
         width: factor of all channels.
         dtype: dtype of the computation; parameters, statistics, embedding and logits are float32.
         axis_name: axis over which batch norm averages, inside `pmap`.
@@ -61,6 +64,8 @@ class VGG(nn.Module):
     hidden: tuple[int, ...] = ()
     branches: int = 1
     branch_rescale: bool = False
+    embedding_size: int | None = None
+    normalize_embedding: bool = False
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
@@ -70,6 +75,7 @@ class VGG(nn.Module):
         if self.pools is not None and not 0 <= self.pools <= len(_CHANNELS):
             raise UsageError(f"pools = {self.pools} is impossible: choose 0 to {len(_CHANNELS)}.")
         check_branches(self.branches)
+        heads.check_embedding(self.embedding_size)
         super().__post_init__()
 
     @nn.compact
@@ -118,7 +124,10 @@ class VGG(nn.Module):
 
         def branch(prefix: str) -> Outputs:
             own, preactivation = run(x, last, prefix)
-            embedding = features = layers.global_average(pooled(own, last))
+            features = layers.global_average(pooled(own, last))
+            embedding = features = heads.embed(
+                features, self.embedding_size, self.normalize_embedding, prefix
+            )
             for i, units in enumerate(self.hidden, start=1):
                 width = layers.scaled(units, self.width)
                 features = nn.relu(linear(width, name=f"{prefix}hidden{i}")(features))

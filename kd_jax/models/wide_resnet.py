@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from kd_jax.models import layers, norms
+from kd_jax.models import heads, layers, norms
 from kd_jax.models.branches import branch_outputs, check_branches, shared_by_branches
 from kd_jax.models.outputs import Outputs
 
@@ -32,6 +32,9 @@ class WideResNet(nn.Module):
         branches: number of branches, each with its own last stage and classifier; 1 is
             the network alone. See `models.branches`.
         branch_rescale: divide the gradient of the shared layers by the number of branches.
+        embedding_size: width of a linear map between pooling and classifier, whose result is the
+            embedding; None for the pooled features. `width` does not change it.
+        normalize_embedding: L2-normalize the embedding.
         width: factor of all channels.
         dtype: dtype of the computation; parameters, statistics, embedding and logits are float32.
         axis_name: axis over which batch norm averages, inside `pmap`.
@@ -44,6 +47,8 @@ class WideResNet(nn.Module):
     dropout: float = 0.0
     branches: int = 1
     branch_rescale: bool = False
+    embedding_size: int | None = None
+    normalize_embedding: bool = False
     width: float = 1.0
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
@@ -51,6 +56,7 @@ class WideResNet(nn.Module):
 
     def __post_init__(self):
         check_branches(self.branches)
+        heads.check_embedding(self.embedding_size)
         super().__post_init__()
 
     @nn.compact
@@ -92,7 +98,12 @@ class WideResNet(nn.Module):
 
         def branch(prefix: str) -> Outputs:
             run = layers.stages(shared, counts[-1:], block, prefix)
-            embedding = layers.global_average(run.state[1])
+            embedding = heads.embed(
+                layers.global_average(run.state[1]),
+                self.embedding_size,
+                self.normalize_embedding,
+                prefix,
+            )
             logits = layers.LinearMap(
                 self.num_classes, bias_init=nn.initializers.zeros, name=f"{prefix}classifier"
             )(embedding)

@@ -10,7 +10,10 @@ from kd_jax.data import SOURCES, Source, names, register
 from kd_jax.data.base import slices
 from kd_jax.data.sources.digits import Digits
 
-NAMES = {"digits", "tfds", "npz", "folder", "tiny_imagenet", "face_folder", "face_records"}
+NAMES = {
+    *("digits", "tfds", "npz", "folder", "tiny_imagenet", "face_folder", "face_records"),
+    *("class_folders", "cub200", "cars196", "stanford_online_products"),
+}
 
 
 def test_all_sources_are_dataclasses_that_a_config_can_name():

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from kd_jax.core.devices import data_mesh
-from kd_jax.data import BatchOrder, ImageSet, ResidentLoader, StreamedLoader, batch_of
+from kd_jax.data import (
+    BatchOrder,
+    ClassOrder,
+    ImageSet,
+    ResidentLoader,
+    StreamedLoader,
+    batch_of,
+)
 from kd_jax.data.images import StoredImages
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 4, 5, 3), dtype=np.uint8)
@@ -52,15 +59,18 @@ def assert_same(batches, expected):
         jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-@pytest.mark.parametrize("start", [0, 5])
-def test_both_loaders_bring_the_images_of_the_order(streamed, start):
+CLASSES = ClassOrder(seed=3, num_examples=23, batch_size=8, images_per_class=2, labels=LABELS)
+
+
+@pytest.mark.parametrize(("order", "start"), [(ORDER, 0), (ORDER, 5), (CLASSES, 1)])
+def test_both_loaders_bring_the_images_of_the_order(streamed, order, start):
     loader = resident()
     expected = [
-        {"index": ORDER(i), "image": IMAGES[ORDER(i)], "label": LABELS[ORDER(i)]}
+        {"index": order(i), "image": IMAGES[order(i)], "label": LABELS[order(i)]}
         for i in range(start, start + 3)
     ]
-    assert_same(batches(loader, loader.steps(ORDER, start, 3)), expected)
-    assert_same(batches(streamed, streamed.steps(ORDER, start, 3)), expected)
+    assert_same(batches(loader, loader.steps(order, start, 3)), expected)
+    assert_same(batches(streamed, streamed.steps(order, start, 3)), expected)
 
 
 def test_a_stream_continues_and_restarts_anywhere(streamed):

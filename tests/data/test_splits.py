@@ -5,7 +5,15 @@ import pytest
 from small_sets import save
 
 from kd_jax.core.errors import UsageError
-from kd_jax.data import ImageSet, Source, StoredImages, class_fraction, hold_out, load_splits
+from kd_jax.data import (
+    ImageSet,
+    Source,
+    StoredImages,
+    class_fraction,
+    has_new_classes,
+    hold_out,
+    load_splits,
+)
 from kd_jax.data.sources.folder import Folder
 
 
@@ -33,11 +41,19 @@ def test_splits_must_belong_together():
     assert test.num_classes == 2
     for test, says in (
         (gray((5, 5), [0, 1]), r"\(3, 3, 1\).*\(5, 5, 1\)"),
-        (gray((3, 3), [2], 3), r"set data.source.num_classes"),
+        (gray((3, 3), [2, 1], 3), r"set data.source.num_classes"),
         (gray((3, 3), []), "split 'test' is empty"),
     ):
         with pytest.raises(UsageError, match=says):
             load_splits(Memory({"train": train, "test": test}), "train", "test")
+
+
+def test_test_images_may_have_other_classes():
+    train, test = gray((3, 3), [0, 1, 0, 1]), gray((3, 3), [3, 2, 3], 4)
+    sets = load_splits(Memory({"train": train, "test": test}), "train", "test")
+    assert sets == (train, test)
+    assert has_new_classes(test, train)
+    assert not has_new_classes(train, train)
 
 
 def test_there_may_be_no_test_images():

@@ -45,6 +45,16 @@ def contrastive_representation(student, teacher, index, negatives, temperature, 
     return contrast(student, teacher, index, negatives, temperature, where)
 
 
+def of_both(loss, **options):
+    """Makes a loss of the embeddings of one network take those of two: side by side."""
+
+    def joined(student, teacher, labels, where):
+        rows = _numerics.as_rows(student, teacher)
+        return loss(jnp.concatenate(rows, 1), labels, where=where, **options)
+
+    return joined
+
+
 def flow_of_solution(student, teacher):
     return losses.flow_of_solution(*([x, x[:, ::2, ::2, :4]] for x in (student, teacher)))
 
@@ -80,6 +90,18 @@ TABLE = {
         "info_nce": losses.info_nce,
         "info_nce:symmetric": variant(losses.info_nce, symmetric=True),
         "contrastive_representation": contrastive_representation,
+        "neighbor_ranking": losses.neighbor_ranking,
+        "distance_matrix_gap": losses.distance_matrix_gap,
+        # With these margins, both kinds of pairs have a loss.
+        "triplet_margin": of_both(losses.triplet_margin, margin=3.0),
+        "triplet_margin:all": of_both(losses.triplet_margin, margin=3.0, mining="all"),
+        "triplet_margin:distance": of_both(
+            losses.triplet_margin, margin=3.0, mining="distance", key=jax.random.key(0)
+        ),
+        "distance_margin": of_both(losses.distance_margin, boundary=6.0, mining="all"),
+        "contrastive_pairs": of_both(losses.contrastive_pairs, negative_margin=7.0),
+        "n_pair": of_both(losses.n_pair),
+        "multi_similarity": of_both(losses.multi_similarity),
     },
     "logits": {
         "cross_entropy": lambda student, teacher, labels: losses.cross_entropy(student, labels),
@@ -116,7 +138,10 @@ NORMALIZED = [
     "info_nce",
     "info_nce:symmetric",
     "neuron_selectivity",
+    "distance_matrix_gap",
 ]
+METRIC = ["triplet_margin", "triplet_margin:all", "triplet_margin:distance", "distance_margin"]
+METRIC += ["contrastive_pairs", "n_pair", "multi_similarity"]
 ATTENTION = ["attention_transfer", "attention_transfer:paper", "attention_transfer:cubed"]
 FACTORS = ["factor_transfer", "factor_transfer:paper"]
 
@@ -149,7 +174,11 @@ def scalar(name):
 
 
 # The options of users, because they can change results in float32. XLA_FLAGS may have others.
-DEFAULT = {"xla_cpu_use_fusion_emitters": True}
+DEFAULT = {
+    "xla_backend_optimization_level": 3,
+    "xla_llvm_disable_expensive_passes": False,
+    "xla_cpu_use_fusion_emitters": True,
+}
 
 
 @functools.cache

@@ -61,11 +61,12 @@ def test_normalized_features_are_those_of_normalized_inputs():
         return x / np.linalg.norm(x, axis=1, keepdims=True)
 
     mapped = student[:, :1] * np.ones((1, teacher.shape[1]), np.float32) + teacher[::-1]
-    centers, _ = class_centers(unit(teacher), labels, 3)
-    same_centers, _ = class_centers(teacher, labels, 3, normalize=True)
-    np.testing.assert_allclose(same_centers, centers, rtol=1e-6)
-    expected = hybrid_order(unit(student), unit(teacher), centers, mapped=unit(mapped))
-    got = hybrid_order(student, teacher, centers, mapped=mapped, normalize=True)
+    centers, _ = value_of(class_centers, num_classes=3)(unit(teacher), labels)
+    normalized = value_of(class_centers, num_classes=3, normalize=True)
+    np.testing.assert_allclose(normalized(teacher, labels)[0], centers, rtol=1e-6)
+    plain = value_of(hybrid_order)
+    expected = plain(unit(student), unit(teacher), centers, mapped=unit(mapped))
+    got = value_of(hybrid_order, normalize=True)(student, teacher, centers, mapped=mapped)
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 

@@ -19,6 +19,7 @@ from losses.table import (
     IMAGES,
     KINDS,
     MASKED,
+    METRIC,
     NORMALIZED,
     TABLE,
     compiled,
@@ -62,7 +63,7 @@ CANCELLING = {
 # five times the measured errors.
 EXCEPTIONS = [
     # The relative error of differences between normalized rows is eps mean / spread = 1e-3.
-    ("large mean", NORMALIZED, 1.5e-3, 5e-3),
+    ("large mean", [*NORMALIZED, "multi_similarity"], 1.5e-3, 5e-3),
     # The same holds for centers and Gram matrices.
     ("large mean", ["center_relation", "hybrid_order", "flow_of_solution"], 1e-3, 3e-3),
     # Differences below 8 eps of the entries count as 0 here.
@@ -106,7 +107,7 @@ def check_near(name, batch, got, expected, inputs, gradient_error=1e-5):
     np.testing.assert_allclose(
         got[0], expected[0], rtol=value_error, atol=floor, err_msg=str(batch)
     )
-    floor = 1e-7 if batch in FLAT else 1e-9
+    floor = (2e-7 if name == "n_pair" else 1e-7) if batch in FLAT else 1e-9
     for one, other, x in zip(got[1], expected[1], inputs, strict=False):
         bound = gradient_error * abs(other).max() + floor / size(x)
         error = abs(np.asarray(one, np.float64) - other)
@@ -136,7 +137,9 @@ def reached(name, network, number):
             return [0, 1] if np.isnan(number) else []
         case "contrastive_representation":  # each network has one side of the loss
             return [network]
-        case "cross_entropy" | "activation_boundary":  # the teacher has no gradient
+        case (
+            "cross_entropy" | "activation_boundary" | "neighbor_ranking"
+        ):  # the teacher has no gradient
             return [0]
     return [0, 1]
 
@@ -210,7 +213,8 @@ def test_bfloat16_is_computed_in_float32(kind):
         np.testing.assert_allclose(value, expected, rtol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("name", MASKED)
+# The numbers of "triplet_margin:distance" are drawn for the positions in the batch.
+@pytest.mark.parametrize("name", [name for name in MASKED if not name.endswith(":distance")])
 def test_masked_rows_are_left_out(name):
     *pair, others = example(KINDS[name])
     where = others["where"]
@@ -240,7 +244,7 @@ def test_vmapped_values_are_the_compiled_values(name):
 # These losses are not 0 for equal networks.
 NOT_AT_REST = ["cross_entropy", "soft_target_cross_entropy", "mk_mmd:unbiased", "info_nce"]
 NOT_AT_REST += ["info_nce:symmetric", "contrastive_representation"]
-NOT_AT_REST += ["activation_boundary", "variational_information"]
+NOT_AT_REST += ["activation_boundary", "variational_information", "neighbor_ranking", *METRIC]
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name not in NOT_AT_REST])

@@ -15,16 +15,23 @@ from kd_jax.losses import (
     _triplets,
     class_centers,
     contrast_memory,
+    contrastive_pairs,
     contrastive_representation,
     correlation_congruence,
+    distance_margin,
+    distance_matrix_gap,
     hybrid_order_and_terms,
     info_nce,
     mk_mmd,
+    multi_similarity,
+    n_pair,
+    neighbor_ranking,
     pair_relation,
     probabilistic_transfer,
     rkd_angle,
     rkd_distance,
     similarity_preserving,
+    triplet_margin,
     triplet_relation,
 )
 
@@ -46,6 +53,26 @@ def contrast(student, teacher, **options):
     return contrastive_representation(student, teacher, **options)
 
 
+def metric(student, teacher, labels, **options):
+    """Computes the losses of metric learning; returns all of them."""
+    mined = {"key": jax.random.key(0), "margin": 3.0, **options}
+    values = {
+        **{
+            mining: triplet_margin(student, labels, mining=mining, **mined)
+            for mining in ("all", "batch_hard", "distance", "semihard")
+        },
+        "margin": distance_margin(
+            student, labels, np.float32([1, 2, 1, 2]), mining="all", **options
+        ),
+        "contrastive": contrastive_pairs(student, labels, **options),
+        "n_pair": n_pair(student, labels, **options),
+        "multi_similarity": multi_similarity(student, labels, **options),
+        "ranking": neighbor_ranking(student, teacher, alpha=0.1, **options),
+        "gap": distance_matrix_gap(student, teacher, **options),
+    }
+    return sum(values.values()), values
+
+
 def loss_only(loss, **fixed):
     return lambda student, teacher, **options: (loss(student, teacher, **fixed, **options), ())
 
@@ -53,6 +80,7 @@ def loss_only(loss, **fixed):
 LOSSES = {
     "hybrid": hybrid,
     "contrast": contrast,
+    "metric": metric,
     "mk_mmd": loss_only(mk_mmd),
     "info_nce": loss_only(info_nce, temperature=1.0, symmetric=True),
     "rkd_distance": loss_only(rkd_distance),
@@ -73,7 +101,7 @@ def losses(weights, batch, memory, axis_name=None):
     results = {}
     for name, w in weights.items():
         options = {"where": where, "axis_name": axis_name}
-        if name == "hybrid":
+        if name in ("hybrid", "metric"):
             options |= {"labels": labels}
         if name == "contrast":
             options |= {"memory": memory, "index": index, "negatives": negatives}
@@ -111,14 +139,13 @@ def spread(how, devices):
                 in_axes=(None, 0, None),
                 out_axes=None,
             )
-        case "shard_map" | "shard_map, unchecked":
+        case "shard_map":
             return jax.jit(
                 jax.shard_map(
                     lambda *arguments: mean(local(*arguments)),
                     mesh=mesh,
                     in_specs=specs,
                     out_specs=P(),
-                    check_vma=how == "shard_map",
                 )
             )
 
@@ -146,6 +173,10 @@ def test_each_device_processes_its_share_of_the_triplets(devices):
     assert lengths == {16 // devices}
 
 
+def labeled(loss, **fixed):
+    return lambda x, y, **options: loss(x + y, np.arange(x.shape[0]) // 4, **fixed, **options)
+
+
 PAIRS = {
     "pair_relation": pair_relation,
     "rkd_distance": rkd_distance,
@@ -155,13 +186,24 @@ PAIRS = {
     "correlation_congruence:paper": functools.partial(correlation_congruence, variant="paper"),
     "mk_mmd": mk_mmd,
     "info_nce": functools.partial(info_nce, symmetric=True),
+    "neighbor_ranking": neighbor_ranking,
+    "distance_matrix_gap": distance_matrix_gap,
+}
+LABELED = {
+    "triplet_margin": labeled(triplet_margin),
+    "triplet_margin:all": labeled(triplet_margin, mining="all"),
+    "triplet_margin:distance": labeled(triplet_margin, mining="distance", key=jax.random.key(0)),
+    "distance_margin": labeled(distance_margin, mining="all"),
+    "contrastive_pairs": labeled(contrastive_pairs),
+    "n_pair": labeled(n_pair),
+    "multi_similarity": labeled(multi_similarity),
 }
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", [*PAIRS, *LABELED])
 def test_each_device_processes_its_share_of_the_pairs(name):
     """Under `shard_map`, eight devices divide the operations of one device by 7.9 or more."""
-    grad = jax.value_and_grad(functools.partial(PAIRS[name], axis_name="data"))
+    grad = jax.value_and_grad(functools.partial((PAIRS | LABELED)[name], axis_name="data"))
     x = jax.ShapeDtypeStruct((256, 32), np.float32)
 
     def operations(devices):
@@ -202,9 +244,9 @@ def single():
 @pytest.mark.parametrize(
     "how, devices, names",
     [
-        ("pmap", 8, [*LOSSES]),
+        # A shard_map that is not checked. test_metric_losses.py has the losses of "metric".
+        ("pmap", 8, [name for name in LOSSES if name != "metric"]),
         ("shard_map", 8, [*LOSSES]),
-        ("shard_map, unchecked", 2, ["hybrid", "contrast", "mk_mmd"]),
         ("jit", 8, ["hybrid", "contrast", "mk_mmd"]),
         ("jit, mesh set", 8, ["hybrid", "rkd_angle"]),
     ],

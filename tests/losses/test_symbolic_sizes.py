@@ -13,6 +13,7 @@ COSINES = {
     "cosface": losses.cosface,
     "arcface": losses.arcface,
     "sphereface_r": losses.sphereface_r,
+    "proxy_nca": losses.proxy_nca,
     "a_softmax": lambda x, labels: losses.a_softmax(x, 10 + x.sum(1), labels),
 }
 
@@ -53,14 +54,11 @@ def test_symbolic_batch_sizes(kind):
 
     shapes = jax.tree.map(symbolic, arguments)
     exported = jax.export.export(jax.jit(function), platforms=("cpu", "tpu", "cuda"))(*shapes)
-    for number in (4, 7) if kind == "rows" else (4,):
-        batch = jax.tree.map(lambda x, n=number: x[:n] if np.ndim(x) else x, arguments)
-        got, expected = (
-            jax.jit(f, compiler_options=FAST)(*batch) for f in (exported.call, function)
-        )
+    batch = jax.tree.map(lambda x: x[:5] if np.ndim(x) else x, arguments)
+    got, expected = (jax.jit(f, compiler_options=FAST)(*batch) for f in (exported.call, function))
 
-        def close(path, x, y):
-            name = jax.tree_util.keystr(path)
-            np.testing.assert_allclose(x, y, rtol=0, atol=1e-5 * abs(y).max(), err_msg=name)
+    def close(path, x, y):
+        name = jax.tree_util.keystr(path)
+        np.testing.assert_allclose(x, y, rtol=0, atol=1e-5 * abs(y).max(), err_msg=name)
 
-        jax.tree_util.tree_map_with_path(close, got, expected)
+    jax.tree_util.tree_map_with_path(close, got, expected)

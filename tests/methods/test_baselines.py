@@ -34,13 +34,17 @@ METHOD_WEIGHTS = {
 
 
 def outputs(seed, channels, size=8):
-    keys = iter(jax.random.split(jax.random.key(seed), 2 + len(channels)))
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
     maps = tuple(
-        jax.nn.relu(jax.random.normal(next(keys), (N, size >> i, size >> i, c)))
+        jnp.asarray(np.maximum(normal(N, size >> i, size >> i, c), 0))
         for i, c in enumerate(channels)
     )
-    embedding = jax.random.normal(next(keys), (N, channels[-1]))
-    return Outputs(jax.random.normal(next(keys), (N, C)), embedding, maps, maps)
+    embedding, logits = (jnp.asarray(normal(N, width)) for width in (channels[-1], C))
+    return Outputs(logits, embedding, maps, maps)
 
 
 STUDENT, TEACHER = outputs(0, (3, 4, 6)), outputs(1, (5, 4, 7, 6))

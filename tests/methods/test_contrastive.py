@@ -23,7 +23,9 @@ def one_device():
     return train("jit", 1, 4, method=METHOD)[0]
 
 
-@pytest.mark.parametrize(("execution", "devices"), [("jit", 8), ("pmap", 8)])
+@pytest.mark.parametrize(
+    ("execution", "devices"), [pytest.param("jit", 8, marks=pytest.mark.long), ("pmap", 8)]
+)
 def test_the_memory_is_the_same_on_all_numbers_of_devices(one_device, execution, devices):
     state = train(execution, devices, 4, method=METHOD)[0]
     for name, expected in one_device.method_state.items():

@@ -18,12 +18,13 @@ BATCH = {"label": jnp.arange(N) % C, "index": jnp.arange(N)}
 
 
 def network(seed, width, sizes=(8, 4, 2)):
-    keys = jax.random.split(jax.random.key(seed), len(sizes) + 2)
-    maps = tuple(jax.random.normal(k, (N, s, s, width)) for k, s in zip(keys, sizes, strict=False))
-    embedding = jax.random.normal(keys[-2], (N, width))
-    logits = jax.random.normal(keys[-1], (N, C))
-    stem = jax.random.normal(keys[0], (N, 16, 16, 3))
-    return Outputs(logits, embedding, maps, maps, stem)
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=shape).astype(np.float32))
+
+    maps = tuple(normal(N, s, s, width) for s in sizes)
+    return Outputs(normal(N, C), normal(N, width), maps, maps, normal(N, 16, 16, 3))
 
 
 def both(teacher=8, student=8, **options):

@@ -126,7 +126,7 @@ def test_under_pmap_value_and_gradient_are_those_of_the_whole_batch(devices, opt
         ({"multipliers": (1.0, 0.0)}, "multipliers must be greater than 0"),
         ({"temperature": 0.0}, "temperature must be greater than 0"),
         ({"soft_weight": -1.0}, "soft_weight must be 0 or more"),
-        ({"loss": "triplet"}, "loss = 'triplet' is unknown: choose one of"),
+        ({"loss": "softmax"}, "loss = 'softmax' is unknown: choose one of"),
         ({"loss": "arcface", "options": {"gamma": 1.0}}, "options.gamma is not used by arcface"),
     ],
 )

@@ -13,6 +13,7 @@ from jax import lax
 def traced():
     """Outputs and variables of a network by shape and dtype; nothing is computed."""
 
+    @functools.cache
     def traced(network, *shape):
         init = functools.partial(network.init_with_output, train=False)
         return jax.eval_shape(init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))

@@ -8,6 +8,7 @@ import pytest
 from compiling import FAST
 
 from kd_jax import models
+from kd_jax.core.errors import UsageError
 from kd_jax.models import heads
 
 
@@ -118,3 +119,63 @@ def test_heads_of_a_network():
         logits, cosines = Network("angular", scale).apply({"params": {"classifier": params}}, x)
         np.testing.assert_allclose(cosines, expected, rtol=1e-6)
         np.testing.assert_allclose(logits, factor * expected, rtol=1e-6)
+
+
+class Embedding(nn.Module):
+    size: int | None = None
+    normalize: bool = False
+
+    @nn.compact
+    def __call__(self, x):
+        return heads.embed(x, self.size, self.normalize)
+
+
+def test_the_embedding_is_a_linear_map_with_optional_normalization():
+    """`model/embedding.py` of lenscloth/RKD."""
+    kernel, x, _ = example()
+    bias = np.float32([1, 2, 3])
+    params = {"params": {"embedding": {"kernel": kernel, "bias": bias}}}
+    mapped = x @ kernel + bias
+    np.testing.assert_allclose(Embedding(3).apply(params, x), mapped, rtol=1e-5, atol=1e-6)
+    unit = mapped / np.linalg.norm(mapped, axis=1, keepdims=True)
+    np.testing.assert_allclose(Embedding(3, True).apply(params, x), unit, rtol=1e-5, atol=1e-6)
+    assert Embedding().apply({}, x) is x
+    x[1] = 0
+    found = Embedding(normalize=True).apply({}, x)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), [1, 0, 1, 1, 1], rtol=1e-6)
+
+
+FAMILIES = {
+    "resnet8": {"branches": 2},
+    "wrn_16_1": {"branches": 2},
+    "shufflenet_v1": {},
+    "shufflenet_v2": {},
+    "mobilenet_v2": {},
+    "vgg8": {"branches": 2},
+    "sphereface4": {},
+}
+"""One network of each family."""
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_has_an_embedding_of_any_width(name):
+    options = {"embedding_size": 5, "normalize_embedding": True, **FAMILIES[name]}
+    network = models.create(name, num_classes=3, **options)
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+
+    def run(images):
+        variables = network.init(jax.random.key(0), images, train=False)
+        return variables["params"], network.apply(variables, images, train=False)
+
+    params, outputs = jax.eval_shape(run, images)
+    for i, branch in enumerate(outputs.branches or (outputs,)):
+        prefix = f"branch{i + 1}_" if i else ""
+        assert branch.embedding.shape == (2, 5)
+        assert params[f"{prefix}embedding"]["kernel"].shape[1] == 5
+        assert params[f"{prefix}classifier"]["kernel"].shape == (5, 3)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "vgg8", "mobilenet_v2"])
+def test_an_impossible_embedding_is_refused(name):
+    with pytest.raises(UsageError, match="embedding_size = 0 must be a whole number of at least 1"):
+        models.create(name, num_classes=3, embedding_size=0)

@@ -7,8 +7,8 @@ filter or a blur is used.
 from kd_jax.data.preprocessing.augmentation import Augmentation as Augmentation
 from kd_jax.data.preprocessing.augmentation import MixedLabels as MixedLabels
 from kd_jax.data.preprocessing.augmentation import mixup as mixup
-from kd_jax.data.preprocessing.augmentation import random_crop as random_crop
 from kd_jax.data.preprocessing.augmentation import random_flip as random_flip
+from kd_jax.data.preprocessing.crops import random_crop as random_crop
 from kd_jax.data.preprocessing.degradation import Degradation as Degradation
 from kd_jax.data.preprocessing.resolution import FILTERS as FILTERS
 from kd_jax.data.preprocessing.resolution import check_filter as check_filter

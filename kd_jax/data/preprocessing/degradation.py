@@ -20,9 +20,9 @@ from kd_jax.data.preprocessing.resolution import (
 )
 
 BLUR_ONLY = "none"
+"""Value of `Degradation.down` for images that are blurred and not resampled."""
 _LARGEST_BLUR = 100
 """Greatest blur: wider filters average the whole image."""
-"""Value of `Degradation.down` for images that are blurred and not resampled."""
 _ROWS, _COLUMNS = "nhwc,now->nhoc", "nhwc,noh->nowc"
 
 

@@ -60,7 +60,8 @@ class Views:
 
     Attributes:
         roles: view of each role.
-        augmentation: augmentation of training images; images for evaluation are not augmented.
+        augmentation: augmentation of training images; images for evaluation are not augmented, but
+            with its `crop` they are cropped to their centers.
         filter: resampling filter, a name in `kd_jax.data.preprocessing.FILTERS`.
         own_augmentation: augment the batch separately for every role.
     """
@@ -103,7 +104,7 @@ class Views:
 
     def evaluation(self, images: jax.Array) -> dict[str, jax.Array]:
         """Returns the views without augmentation: uint8 `[N, H, W, C]` to float32 by role."""
-        return self._each_view(images, None, None)
+        return self._each_view(self.augmentation.evaluated(images), None, None)
 
     def _each_view(
         self, images: jax.Array, keys: jax.Array | None, index: jax.Array | None

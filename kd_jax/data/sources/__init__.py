@@ -1,1 +1,1 @@
-"""Sources of labeled images, one per module; see `kd_jax.data.source.SOURCES`."""
+"""Sources of labeled images, one per module; see `kd_jax.data.base.SOURCES`."""

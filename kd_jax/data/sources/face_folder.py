@@ -17,8 +17,8 @@ from kd_jax.data.local_files import expanded
 class FaceFolder(Identities):
     """Faces as files `PATH/IDENTITY/IMAGE.jpg`: LFW, CASIA-WebFace, VGGFace2, DigiFace-1M.
 
-    All images must have the same size. The identities are the folders in `PATH`, sorted by name.
-    The other attributes are those of `Identities`.
+    The identities are the folders in `PATH`, sorted by name. The other attributes are those of
+    `Identities`.
     """
 
     def _all(self) -> tuple[StoredImages, list[str]]:

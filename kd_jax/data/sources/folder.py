@@ -12,14 +12,12 @@ from kd_jax.data.image_files import FileSource, folder_names, image_names
 class Folder(FileSource):
     """A user's own files, in the layout of torchvision's ImageFolder: `PATH/SPLIT/CLASS/IMAGE.png`.
 
-    All images must have the same size. The classes are the folders in `PATH/train`, sorted by name.
-    The other splits, such as `PATH/test`, may lack some of these classes, but have no other ones.
+    The classes are the folders in `PATH/train`, sorted by name. The other splits, such as
+    `PATH/test`, may lack some of these classes, but have no other ones.
 
     Attributes:
         path: the folder that holds `train`.
     """
-
-    path: str
 
     def _splits(self) -> list[str]:
         splits = folder_names(self._root)

@@ -9,6 +9,7 @@ import numpy as np
 
 from kd_jax.core.errors import UsageError, reason
 from kd_jax.data.base import SOURCES, Source, slices
+from kd_jax.data.fitting import Fit
 from kd_jax.data.images import ImageSet
 
 
@@ -23,12 +24,15 @@ class Tfds(Source):
             `~/tensorflow_datasets`).
         image_key: name of the feature that holds the image.
         label_key: name of the feature that holds the class; CIFAR-100 also has `"coarse_label"`.
+        fit: size and color that all images are brought to. None keeps the stored color and needs
+            images of one size.
     """
 
     dataset: str
     data_dir: str | None = None
     image_key: str = "image"
     label_key: str = "label"
+    fit: Fit | None = None
 
     def _builder(self) -> Any:
         import tensorflow_datasets as tfds
@@ -99,19 +103,25 @@ class Tfds(Source):
         return self._decode(source, indices, label.num_classes)
 
     def _decode(self, source: Any, indices: range, num_classes: int) -> ImageSet:
+        def decoded(block: range) -> list[tuple[np.ndarray, int]]:
+            examples = source.__getitems__(list(block))
+            return [
+                (self._fitted(example[self.image_key], index), example[self.label_key])
+                for index, example in zip(block, examples, strict=True)
+            ]
+
         blocks = [indices[i : i + 512] for i in range(0, len(indices), 512)]
         with ThreadPoolExecutor() as pool:  # PNG and JPEG decoding releases the interpreter lock
-            examples = [
-                example
-                for block in pool.map(lambda b: source.__getitems__(list(b)), blocks)
-                for example in block
-            ]
-        shapes = {example[self.image_key].shape for example in examples}
+            examples = [example for block in pool.map(decoded, blocks) for example in block]
+        shapes = {image.shape for image, _ in examples}
         if len(shapes) > 1:
             raise UsageError(
-                f"{self.dataset!r} holds images of {len(shapes)} different sizes: bring them to"
-                " one size first and save them for data.source.name = 'npz'."
+                f"{self.dataset!r} holds images of {len(shapes)} different sizes: set"
+                " data.source.fit.size to bring them to one."
             )
-        images = np.stack([example[self.image_key] for example in examples])
-        labels = np.array([example[self.label_key] for example in examples], np.int32)
+        images = np.stack([image for image, _ in examples])
+        labels = np.array([label for _, label in examples], np.int32)
         return ImageSet(images, labels, num_classes, names=np.asarray(indices))
+
+    def _fitted(self, image: np.ndarray, index: int) -> np.ndarray:
+        return image if self.fit is None else self.fit(image, f"image {index} of {self.dataset!r}")

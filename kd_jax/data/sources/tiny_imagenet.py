@@ -18,15 +18,13 @@ class TinyImageNet(FileSource):
     unpacked original archive, `tiny-imagenet-200.zip`. The splits are `train` and `test`. The split
     `test` is the folder `val` of the archive, with 50 images per class, because the folder `test`
     of the archive has no labels. The label of a class is its line in `wnids.txt`, counted from 0.
-    Gray images become RGB.
+    Gray images become RGB. `fit` enlarges the images, such as to 224x224.
 
     The same images as arrays, uint8 `[N, 64, 64, 3]`, can be read by `Npz`.
 
     Attributes:
         path: the folder `tiny-imagenet-200`, which holds `wnids.txt`.
     """
-
-    path: str
 
     def _splits(self) -> list[str]:
         return ["train", "test"]

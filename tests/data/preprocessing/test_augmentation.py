@@ -5,102 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compiling import FAST
-from PIL import Image
 
 from kd_jax.core.devices import data_mesh, split
-from kd_jax.data.preprocessing import Augmentation, mixup, random_crop, random_flip
-from kd_jax.data.preprocessing.augmentation import (
-    example_keys,
-    random_boxes,
-    resize_boxes,
-    selects,
-    slices,
-)
+from kd_jax.data.preprocessing import Augmentation, mixup, random_flip
+from kd_jax.data.preprocessing.augmentation import example_keys
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (64, 6, 6, 2), dtype=np.uint8)
 KEYS = example_keys(jax.random.key(0), jnp.arange(64))
-
-
-@pytest.mark.parametrize("size", [(6, 5), (5, 3), (1, 6), (3, 1)])
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_the_crops_of_accelerators_are_those_of_the_cpu(size, dtype):
-    images = IMAGES.astype(dtype)
-    rng = np.random.default_rng(1)
-    limits = np.subtract(images.shape[1:3], size)
-    offsets = rng.integers(0, limits + 1, (64, 2)).astype(np.int32)
-    offsets[0], offsets[1] = 0, limits
-    expected = slices(jnp.asarray(images), jnp.asarray(offsets), size=size)
-    found = selects(jnp.asarray(images), jnp.asarray(offsets), size=size)
-    assert found.dtype == dtype
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_crops_are_windows_of_the_padded_image_at_all_offsets():
-    crops = np.asarray(random_crop(KEYS, IMAGES, 1))
-    padded = np.pad(IMAGES, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    offsets = set()
-    for image, crop in zip(padded, crops, strict=True):
-        matches = {
-            (y, x)
-            for y in range(3)
-            for x in range(3)
-            if np.array_equal(image[y : y + 6, x : x + 6], crop)
-        }
-        assert len(matches) == 1  # no pixel of IMAGES is black, so the offset is unique
-        offsets |= matches
-    assert len(offsets) == 9  # 64 draws miss one of nine offsets with probability 0.5 %
-
-
-# Top, left, height and width. The whole image, one row, one column, one pixel, and others.
-BOXES = np.int32(
-    [
-        *[(0, 0, 20, 24), (19, 0, 1, 24), (0, 23, 20, 1), (7, 9, 1, 1)],
-        *[(3, 5, 12, 9), (0, 4, 17, 13), (8, 0, 12, 24), (5, 6, 6, 8)],
-    ]
-)
-
-
-@pytest.mark.parametrize("size", [(7, 5), (20, 24), (45, 33)])
-def test_boxes_are_resized_as_by_pillow(size):
-    images = np.random.default_rng(1).integers(0, 256, (len(BOXES), 20, 24, 3), dtype=np.uint8)
-    resize = jax.jit(resize_boxes, static_argnums=2, compiler_options=FAST)
-    resized = np.asarray(resize(images, BOXES, size))
-    expected = [
-        Image.fromarray(image[y : y + h, x : x + w]).resize(size[::-1], Image.Resampling.BILINEAR)
-        for image, (y, x, h, w) in zip(images, BOXES, strict=True)
-    ]
-    assert resized.dtype == np.uint8
-    difference = np.abs(resized.astype(int) - np.stack(expected))
-    assert difference.max() <= 1  # another rounding
-    assert (difference > 0).mean() < 0.1
-
-
-def torchvisions_box(rng, height, width):
-    """`RandomResizedCrop.get_params` of torchvision: top, left, height and width."""
-    for _ in range(10):
-        area = height * width * rng.uniform(0.08, 1.0)
-        ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
-        h, w = round(np.sqrt(area / ratio)), round(np.sqrt(area * ratio))
-        if 0 < w <= width and 0 < h <= height:
-            return rng.integers(height - h + 1), rng.integers(width - w + 1), h, w
-    h = min(height, round(width / (3 / 4))) if width < height else height
-    w = min(width, round(height * (4 / 3))) if width > height else width
-    return (height - h) // 2, (width - w) // 2, h, w
-
-
-@pytest.mark.parametrize("size", [(32, 32), (12, 40), (60, 10)])
-def test_boxes_have_the_distribution_of_torchvision(size):
-    count, rng = 2000, np.random.default_rng(0)
-    draw = jax.jit(random_boxes, static_argnums=1, compiler_options=FAST)
-    boxes = np.asarray(draw(jax.random.split(jax.random.key(1), count), size))
-    corners, sides = boxes[:, :2], boxes[:, 2:]
-    assert (corners >= 0).all()
-    assert (sides > 0).all()
-    assert (corners + sides <= size).all()
-    expected = np.array([torchvisions_box(rng, *size) for _ in range(count)])
-    error = np.hypot(boxes.std(0), expected.std(0)) / np.sqrt(count)
-    assert (np.abs(boxes.mean(0) - expected.mean(0)) <= 4 * error).all()
-    np.testing.assert_allclose(boxes.std(0), expected.std(0), rtol=0.15)
 
 
 def test_resized_crops_keep_the_aspect_ratio_and_the_order_of_the_images():
@@ -117,6 +28,18 @@ def test_flips_mirror_about_half_of_the_images():
     mirrored = (flipped == IMAGES[:, :, ::-1]).all((1, 2, 3))
     assert (same | mirrored).all()
     assert 16 <= mirrored.sum() <= 48  # 32, with a standard deviation of 4
+
+
+def test_training_crops_anywhere_and_evaluation_in_the_center():
+    augmentation = Augmentation(crop=4)
+    images = IMAGES[:, :, :5]
+    assert augmentation.evaluated_size((6, 5)) == (4, 3)
+    np.testing.assert_array_equal(augmentation.evaluated(images), images[:, 1:5, 1:4])
+    assert jax.eval_shape(augmentation, KEYS, images).shape == (64, 4, 3, 2)
+    both = Augmentation(crop=4, resized_crop=8)
+    assert jax.eval_shape(both, KEYS, images).shape == (64, 8, 7, 2)
+    np.testing.assert_array_equal(both.evaluated(images), images[:, 1:5, 1:4])
+    assert Augmentation(resized_crop=4).evaluated(images) is images
 
 
 @pytest.mark.parametrize("crop", [{"crop_padding": 2}, {"resized_crop": 5}])
@@ -136,6 +59,14 @@ def test_without_crop_and_flip_nothing_changes():
     [
         ({"crop_padding": -1}, "crop_padding must be 0 or more"),
         ({"resized_crop": -1}, "resized_crop must be 0 or more"),
+        ({"crop": -1}, "^crop must be 0 or more"),
+        ({"crop": 6, "crop_padding": 1}, "crop_padding and crop are two crops"),
+        ({"resized_crop_scale": (0.16, 1.0)}, "scale is not used without resized_crop: leave"),
+        ({"resized_crop_ratio": (1.0, 1.0)}, "ratio is not used without resized_crop: leave"),
+        ({"resized_crop": 6, "resized_crop_scale": (0.5, 0.2)}, "must be two numbers above 0 in"),
+        ({"resized_crop": 6, "resized_crop_scale": (0.5, 1.2)}, "scale must be at most 1"),
+        ({"resized_crop": 6, "resized_crop_ratio": (0.0, 1.0)}, "must be two numbers above 0 in"),
+        ({"resized_crop": 6, "resized_crop_ratio": (1.0,)}, "must be two numbers above 0 in order"),
         ({"resized_crop": 6, "crop_padding": 1}, "are two crops: set one of them to 0"),
         ({"mixup": -0.1}, "mixup must be 0 to 1000, not -0.1"),
         ({"mixup": float("nan")}, "mixup must be 0 to 1000"),

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 
 from kd_jax.core.errors import UsageError
 from kd_jax.data.preprocessing import (
@@ -43,6 +44,18 @@ def test_every_role_sees_the_same_augmented_images():
     )
     np.testing.assert_allclose(student, resize(jnp.round(teacher), (6, 6)), atol=1e-3)
     assert not np.allclose(seen["teacher"], views().evaluation(IMAGES)["teacher"])
+
+
+def test_evaluation_sees_the_center_of_images_that_are_cropped_in_training():
+    cropped = views(augmentation=Augmentation(crop=6))
+    seen = jax.jit(cropped.evaluation, compiler_options=FAST)(IMAGES)["student"]
+    expected = (IMAGES[:, 3:9, 3:9] / 255 - np.array(MEAN)) / np.array(STD)
+    np.testing.assert_allclose(seen, expected, atol=2e-6)
+    trained = jax.eval_shape(cropped.training, jax.random.key(1), IMAGES, ROWS)
+    assert {role: x.shape for role, x in trained.items()} == {
+        "teacher": (8, 12, 12, 3),
+        "student": (8, 6, 6, 3),
+    }
 
 
 def test_every_role_can_have_its_own_augmentation():

@@ -6,7 +6,7 @@ import small_sets
 import tensorflow_datasets as tfds
 
 from kd_jax.core.errors import UsageError
-from kd_jax.data import load_splits
+from kd_jax.data import Fit, load_splits
 from kd_jax.data.sources.tfds import Tfds
 
 
@@ -22,6 +22,14 @@ def test_a_prepared_set_is_read_without_tensorflow(gray):
     np.testing.assert_array_equal(train.images[:, 0, 0, 0] % 3, train.labels)
     parity = Tfds("gray", gray, label_key="parity").load("train")
     assert parity.num_classes == 2
+
+
+def test_images_are_fitted(gray):
+    plain = Tfds("gray", gray).load("test")
+    fitted = Tfds("gray", gray, fit=Fit((3, 4), gray=True)).load("test")
+    assert fitted.images.shape == (3, 3, 4, 1)
+    np.testing.assert_array_equal(fitted.images[:, 0, 0, 0], plain.images[:, 0, 0, 0])
+    np.testing.assert_array_equal(fitted.labels, plain.labels)
 
 
 class Cifar10(small_sets.Cifar100):

@@ -5,7 +5,7 @@ import pytest
 from small_sets import save
 
 from kd_jax.core.errors import UsageError
-from kd_jax.data import load_splits
+from kd_jax.data import Fit, load_splits
 from kd_jax.data.sources.npz import Npz
 from kd_jax.data.sources.tiny_imagenet import TinyImageNet
 
@@ -46,6 +46,12 @@ def test_the_unpacked_archive_is_read(archive):
     np.testing.assert_array_equal(train.images, np.broadcast_to(levels, (3, 64, 64, 12)).T)
     np.testing.assert_array_equal(test.images[:, 0, 0, 0], 100 + np.arange(6))
     np.testing.assert_array_equal(test.labels, np.arange(6) % 3)
+
+
+def test_images_can_be_enlarged(archive):
+    images = TinyImageNet(str(archive), Fit((224, 224))).open("test")
+    assert images.image_shape == (224, 224, 3)
+    assert (images.take(np.arange(6)) == 100 + np.arange(6)[:, None, None, None]).all()
 
 
 def test_parts_of_a_split_are_complete_and_have_the_same_classes(archive):
