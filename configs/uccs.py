@@ -35,9 +35,7 @@ from kd_jax.experiment import face_source, from_stage, parse_argument, stage
 
 def get_config(argument: str | None = None) -> ConfigDict:
     """Returns the experiment."""
-    arg = parse_argument(argument, epochs=20, learning_rate=0.1)
-    if arg.smoke:
-        arg.epochs = 1
+    arg = parse_argument(argument, smoke_values={"epochs": 1}, epochs=20, learning_rate=0.1)
     config = ConfigDict()
     config.experiment = "uccs"
     config.data = {

@@ -222,9 +222,9 @@ def _parser() -> Parser:
 def _config(cell: Cell, args: argparse.Namespace) -> dict[str, Any]:
     """Returns the config of a cell, on the images of the command line."""
     finetuned = cell.config == "uccs"
-    recipe = [f"epochs={args.uccs_epochs}"] if finetuned else tables.recipe(args)
-    if finetuned and args.smoke:
-        recipe.append("smoke")
+    recipe = tables.recipe(args)
+    if finetuned:
+        recipe = ["smoke"] if args.smoke else [f"epochs={args.uccs_epochs}"]
     name, _, argument = cell.config.partition(":")
     config = load_config(f"{name}:{','.join(filter(None, [argument, *recipe]))}").to_dict()
     source = config["data"]["source"]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kd_jax.training import dataset_statistics as dataset_statistics
     from kd_jax.training import init_state as init_state
     from kd_jax.training import train_step as train_step
+    from kd_jax.training.hooks import register_hook as register_hook
     from kd_jax.training.optimizers import register_optimizer as register_optimizer
     from kd_jax.training.optimizers import register_schedule as register_schedule
 
@@ -44,6 +45,7 @@ _NAMES = {
     "init_state": ("kd_jax.training", "init_state"),
     "load": ("kd_jax.pretrained", "load"),
     "register_evaluator": ("kd_jax.evaluation", "register"),
+    "register_hook": ("kd_jax.training.hooks", "register_hook"),
     "register_label_loss": ("kd_jax.methods", "register_label_loss"),
     "register_method": ("kd_jax.methods", "register"),
     "register_network": ("kd_jax.models", "register"),

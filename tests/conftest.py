@@ -1,8 +1,10 @@
 """Runs every test with eight fake devices, strict dtype promotion and no rank promotion."""
 
+import gc
 import os
 
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for the commands that tests start, too
+# Also for the commands that tests start. `losses/table.py` compiles the losses with optimization.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 # Without fusion emitters, XLA compiles a train step on the CPU in less than half of the time.
 os.environ.setdefault(
     "XLA_FLAGS",
@@ -26,10 +28,11 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=out)
 
 
-def pytest_runtest_setup(item):
-    """Compiles with optimization where numbers are tested, and quickly where steps are run."""
-    numbers = {"losses", "models", "data"} & set(item.path.parts)
-    jax.config.update("jax_disable_most_optimizations", not numbers)
+def pytest_collection_finish(session):
+    """Makes the garbage collector rare: it takes a sixth of the time of tests that trace."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ def make_stage(execution="jit", method=None, mixup=0.0, **teacher):
     A network without others has as many branches as the method.
     """
     axis = {"axis_name": "data"} if execution == "pmap" else {}
-    method = method or HORKD(pair_weight=1.0, triplet_weight=1.0, feature_weight=0.1)
+    method = method or HORKD(pair_weight=1.0, triplet_weight=0.0, feature_weight=0.1)
     large = models.create("tiny", num_classes=5, **axis, **{"width": 2.0, **teacher})
     branches = getattr(method, "branches", 1) if method.roles == ("student",) else 1
     small = models.create("tiny", num_classes=5, branches=branches, **axis)

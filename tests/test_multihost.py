@@ -18,6 +18,7 @@ import small_pod
 from etils import epath
 
 from kd_jax import methods
+from kd_jax.core.devices import data_mesh
 from kd_jax.experiment.run import Run
 
 TESTS = pathlib.Path(__file__).parent
@@ -175,6 +176,7 @@ def test_two_processes_of_a_slurm_job_stop_and_one_resumes(tmp_path, monkeypatch
             assert errors.count("stopped: stage 'student' is saved at step ") == 2, errors
             assert (tmp_path / "scontrol").read_text().startswith("requeue ")
         config.checkpoint_minutes = 10.0  # this key may change
+        monkeypatch.setattr("kd_jax.experiment.run.data_mesh", lambda _: data_mesh(1))
         with small_config.compiled_once(tmp_path / "programs"):
             together = Run(config, workdir).run()
             alone = Run(config, tmp_path / "one").run()

@@ -102,7 +102,8 @@ def test_a_module_of_ones_own_teaches_in_a_config(tmp_path, monkeypatch):
     variables = jax.jit(net.init)(jax.random.key(0), jnp.ones((1, 8, 8, 1)))
     role = execute("docs/teachers.md", "my_teacher.npz", variables=variables)["teacher"]
     (command,) = re.findall(r"```bash\nkd-jax (train --import=my_teacher.*?)```", text, re.DOTALL)
-    short = ["--config=quickstart:smoke", "--config.stages.student_direct.epochs=0.05"]
+    short = ["--config=quickstart:smoke", "--config.num_devices=1"]
+    short += ["--config.stages.student_direct.epochs=0.05"]
     words = shlex.split(command.replace("\\\n", ""))
     assert commands.main([*words, *short]) == 0
     folder = pathlib.Path("runs/my_teacher")

@@ -53,6 +53,7 @@ def get_config(argument: str | None = None) -> ConfigDict:
     horkd = sibling(__file__, "../horkd/cifar10.py")
     arg = parse_argument(
         argument,
+        smoke_values={"epochs": 1},
         method="kd",
         second=("supervised", "kd"),
         assistant="resnet32",

@@ -31,7 +31,9 @@ from kd_jax.experiment import parse_argument, sibling
 def get_config(argument: str | None = None) -> ConfigDict:
     """Returns the experiment."""
     horkd = sibling(__file__, "../horkd/cifar10.py")
-    arg = parse_argument(argument, mixup=0.0, temperature=4.0, **horkd.ARGUMENTS)
+    arg = parse_argument(
+        argument, smoke_values={"epochs": 1}, mixup=0.0, temperature=4.0, **horkd.ARGUMENTS
+    )
     words = [f"{key}={getattr(arg, key)}" for key in horkd.ARGUMENTS if getattr(arg, key) != ""]
     config = horkd.get_config(",".join([*words, *["smoke"] * arg.smoke]))
     config.experiment = f"patient_cifar10_{arg.student}_{arg.resolution}_mixup{arg.mixup:g}"

@@ -105,9 +105,7 @@ def ekd(
         "epochs": 0,
         "dtype": "bfloat16",
     }
-    arg = parse_argument(argument, **known | defaults)
-    if arg.smoke:
-        arg.width, arg.epochs = 0.05, 1
+    arg = parse_argument(argument, smoke_values={"width": 0.05, "epochs": 1}, **known | defaults)
     augmentation = {"crop_padding": size // 8 if crop else 0, "flip": flip}
     if arg.imagenet:
         arg.resolution = 224 if arg.resolution == size else arg.resolution

@@ -42,9 +42,7 @@ ARGUMENTS = {
 
 def get_config(argument: str | None = None) -> ConfigDict:
     """Returns the experiment."""
-    arg = parse_argument(argument, assistant=False, **ARGUMENTS)
-    if arg.smoke:
-        arg.epochs = 1
+    arg = parse_argument(argument, smoke_values={"epochs": 1}, assistant=False, **ARGUMENTS)
     source = {"name": "npz", "path": arg.npz} if arg.npz else {"name": "tfds", "dataset": "cifar10"}
     config = ConfigDict()
     config.experiment = f"horkd_cifar10_{arg.student}_{arg.resolution}"

@@ -73,9 +73,7 @@ def horkd(
         "l1": 0.0,
         "baselines": False,
     }
-    arg = parse_argument(argument, **known | defaults)
-    if arg.smoke:
-        arg.width, arg.epochs = 0.05, 1
+    arg = parse_argument(argument, smoke_values={"width": 0.05, "epochs": 1}, **known | defaults)
     recipe = RECIPES[arg.recipe]
     epochs = arg.epochs or recipe.epochs
 

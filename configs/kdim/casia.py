@@ -45,6 +45,9 @@ from kd_jax.data.preprocessing import Degradation
 from kd_jax.experiment import face_source, from_stage, parse_argument, stage
 from kd_jax.methods import default_options
 
+SMOKE = {"epochs": 1, "batch": 8, "width": 0.0625, "teacher_width": 0.0625, "dtype": "float32"}
+"""Arguments of the shortest run."""
+
 
 def get_config(argument: str | None = None) -> ConfigDict:
     """Returns the experiment."""
@@ -91,10 +94,7 @@ def kdim(
         "teacher_learning_rate": 0.1,
         "dtype": "bfloat16",
     }
-    arg = parse_argument(argument, **known | defaults)
-    if arg.smoke:
-        arg.epochs, arg.batch, arg.width, arg.teacher_width = 1, 8, 0.0625, 0.0625
-        arg.dtype = "float32"
+    arg = parse_argument(argument, smoke_values=SMOKE, **known | defaults)
     config = ConfigDict()
     config.experiment = experiment
     config.data = {

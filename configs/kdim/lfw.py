@@ -69,13 +69,14 @@ def _recorded(argument: str | None) -> ConfigDict:
         "faces": "lfw",
         "features": ("l2", "mk_mmd"),
     }
-    arg = parse_argument(argument, **own, **RECORDED)
+    casia = sibling(__file__, "casia.py")
+    arg = parse_argument(argument, smoke_values=casia.SMOKE, **own, **RECORDED)
     others = {
         key: value for key, value in vars(arg).items() if key not in own and value is not False
     }
     include = f"{arg.faces}/peopleDevTrain.txt"
     source = face_source(arg.faces, size=(112, 96), include=include, min_images=1, test_images=0)
-    config = sibling(__file__, "casia.py").kdim(
+    config = casia.kdim(
         ",".join(f"{key}={value}" for key, value in others.items()),
         source,
         "kdim_lfw_recorded",

@@ -4,10 +4,10 @@ r"""Writes the embeddings of images by a trained network to an .npz file.
     kd-jax embed --network=runs/quickstart/teacher --source=digits --split=train --logits --raw \
         --out=outputs.npz
 
-`--images` is a folder, whose images are taken at any depth, or a text file with one path per line.
-All images must have one size. The file holds `names`, the paths below the folder or as they are in
-the list; `embeddings`, float32 [N, D] of length 1 (`--raw` keeps their length); and `made_with`,
-the options. With `--logits` it also holds `logits`, float32 [N, C].
+`--images` is a folder, whose images are taken at any depth, a text file with one path per line, or
+one image. All images must have one size. The file holds `names`, the paths below the folder or as
+they are in the list; `embeddings`, float32 [N, D] of length 1 (`--raw` keeps their length); and
+`made_with`, the options. With `--logits` it also holds `logits`, float32 [N, C].
 
 `--source` takes the images of a source instead; `--source.KEY=VALUE` sets its options. `names` are
 then those that a recorded teacher needs: paths below the folder of the source, or positions in the
@@ -30,7 +30,7 @@ from kd_jax.commands import _classification, _cli
 from kd_jax.core.errors import UsageError, reason
 from kd_jax.core.files import output_file, write_file
 from kd_jax.data import ImageSet
-from kd_jax.data.image_files import FileImages, images_below
+from kd_jax.data.image_files import EXTENSIONS, FileImages, images_below
 from kd_jax.data.local_files import expanded, read_text
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _run(argv: list[str]) -> None:
     parser = _cli.Parser(__doc__, _EXAMPLE, command="embed")
     _cli.add_network(parser)
     add, flag = parser.add_argument, argparse.BooleanOptionalAction
-    add("--images", help="folder of images, or a file with one path per line")
+    add("--images", help="folder of images, an image, or a text file with one path per line")
     add("--size", help="HEIGHTxWIDTH of the middle of the images that is used (default: all)")
     add("--out", help="the .npz file")
     add("--raw", action=flag, default=False, help="keep the length of the embeddings")
@@ -97,7 +97,7 @@ def _images(
 
 
 def image_files(path: str, size: tuple[int, int] | None = None) -> FileImages:
-    """Returns the images below a folder, sorted by path, or those of a text file, in its order.
+    """Returns the images below a folder, sorted by path, those of a text file, or one image.
 
     Raises:
         UsageError: if there are none.
@@ -105,6 +105,8 @@ def image_files(path: str, size: tuple[int, int] | None = None) -> FileImages:
     place = expanded(path)
     if os.path.isdir(place):
         names, root = images_below(place), place
+    elif place.name.lower().endswith(EXTENSIONS):
+        names, root = [place.name], place.parent
     else:
         try:
             lines = read_text(place).splitlines()

@@ -1,4 +1,4 @@
-"""Evaluates a trained network: classification, or verification and identification of faces.
+"""Evaluates a trained network: classification, retrieval, verification or identification.
 
     kd-jax evaluate --network=runs/quickstart/student --source=digits --resolutions=full,4
     kd-jax evaluate --network=runs/mine/student --source=npz --path='flowers_{split}.npz'
@@ -7,11 +7,20 @@
     kd-jax evaluate --network=$N --size=112x96 --bin=lfw.bin --protocol=insightface
     kd-jax evaluate --network=$N --size=112x96 --scface=scface_112x112
     kd-jax evaluate --network=$N --size=112x96 --folder=lfw --identities=180
+    kd-jax evaluate --network=runs/birds/student --retrieval=birds --metrics=recall,map_at_r
+    kd-jax evaluate --network=runs/birds/student --retrieval=birds --resolutions=full,32
 
 Classification (`--source`) reads a split of any source of images; `--source.KEY=VALUE` sets the
 options of the source. It reports accuracy, top-5 accuracy, accuracy per class and the confusion
 matrix, for images reduced to each of `--resolutions`. With `--out=FILE.json` the confusion matrices
 are drawn next to the file.
+
+Retrieval (`--retrieval`) reads a folder with one folder per class, such as one of classes that no
+training saw. The images may have any size: each is scaled until it covers `--fit`, and its center
+is cut out. Each image queries all others, or all images of a second folder, `--gallery`. The
+queries are reduced to each of `--resolutions` against a gallery at full resolution;
+`--mode=lr_lr` reduces both. `--gallery_network` embeds the gallery by another network, such as the
+teacher.
 
 Images of faces must be aligned. `--size` is the part in their middle that is used, as in training:
 112x96 of 112x112 for KDim's networks. The network sees them at its own resolution. The second image
@@ -32,13 +41,14 @@ import json
 import sys
 from collections.abc import Sequence
 
-from kd_jax.commands import _classification, _cli, _faces
+from kd_jax.commands import _classification, _cli, _faces, _retrieval
 from kd_jax.core.errors import UsageError, check_choice
 from kd_jax.core.files import output_file, write_file
 from kd_jax.data.preprocessing import Degradation
 from kd_jax.evaluation.faces import MODES, PROTOCOLS
 from kd_jax.evaluation.faces.protocols import uncentered
 from kd_jax.evaluation.identification import RANKED
+from kd_jax.evaluation.retrieval import METRICS
 from kd_jax.pretrained import Embedder
 
 _EXAMPLE = (
@@ -52,6 +62,10 @@ _USES: dict[str, tuple[str, ...]] = {
     "pairs": (*_VERIFICATION, "images", "probe_sizes"),
     "bin": (*_VERIFICATION, "probe_sizes"),
     "scface": ("size",),
+    "retrieval": (
+        *(*_FILTERS, "fit", "gallery", "gallery_network", "gallery_role"),
+        *("resolutions", "mode", "ks", "metrics", "seed"),
+    ),
     "folder": (
         *(*_FILTERS, "size", "probe_sizes"),
         *("identities", "min_images", "seed", "probe_fraction", "ranked"),
@@ -73,6 +87,7 @@ _DEFAULTS = {
     "probe_sizes": "8,12,16,20,full",
     "mode": "hr_lr",
     "protocol": "exact",
+    "metrics": "recall",
 }
 
 
@@ -95,6 +110,9 @@ def _run(argv: list[str]) -> None:
         return
     if options:
         raise UsageError(f"--source.{min(options)} is not used without --source: leave it out.")
+    if kind == "retrieval":
+        _retrieve(args)
+        return
     crop, sizes = _cli.height_and_width(args.size), _cli.probe_sizes(args.probe_sizes)
     check_choice(args.mode, MODES, "--mode")
     check_choice(args.protocol, PROTOCOLS, "--protocol")
@@ -155,6 +173,25 @@ def _classify(args: argparse.Namespace, options: dict[str, str]) -> None:
             print(f"confusion matrix drawn in {file}")
 
 
+def _retrieve(args: argparse.Namespace) -> None:
+    """Evaluates retrieval in folders of classes."""
+    sizes = _cli.probe_sizes(args.resolutions, "--resolutions")
+    check_choice(args.mode, MODES, "--mode")
+    for name in args.metrics.split(","):
+        check_choice(name, METRICS, "--metrics")
+    path = output_file(args.out, "--out") if args.out else None
+    options = {name: getattr(args, name) for name in ("retrieval", *_USES["retrieval"])}
+    metrics = {
+        **_cli.network_json(args),
+        **{name: value for name, value in options.items() if name not in _FILTERS},
+        "degradation": {name: options[name] for name in _FILTERS},
+        **_retrieval.evaluate(args, _degradation(args), sizes),
+    }
+    print(_retrieval.table(metrics))
+    if path is not None:
+        write_file(path, json.dumps(metrics, indent=2) + "\n", make_folder=True)
+
+
 def _parser() -> _cli.Parser:
     parser = _cli.Parser(__doc__, _EXAMPLE, command="evaluate")
     _cli.add_network(parser)
@@ -163,6 +200,11 @@ def _parser() -> _cli.Parser:
     add("--path", help="path of the source, the same as --source.path")
     add("--split", help="split of the source, in the notation of TFDS (default: test)")
     add("--resolutions", help="heights to which the images are reduced, such as full,16,8")
+    add("--retrieval", help="folder of images that query each other, with one folder per class")
+    add("--gallery", help="folder in which they search instead, with one folder per class")
+    _retrieval.add_gallery_network(parser)
+    add("--ks", help="values of K of Recall@K (default: 1,2,4,8)")
+    add("--metrics", help=f"of retrieval: {', '.join(METRICS)} (default: recall)")
     add("--pairs", help="list of pairs, such as pairs.txt of LFW")
     add("--images", help="folder of the images that --pairs names")
     add("--bin", help="pairs in a pack of insightface, such as lfw.bin")
@@ -170,7 +212,11 @@ def _parser() -> _cli.Parser:
     add("--folder", help="folder of images to identify, with one folder per identity")
     add("--identities", type=_cli.count, help="number of identities of --folder (default: 100)")
     add("--min_images", type=_cli.count, help="smallest number of images of each (default: 1)")
-    add("--seed", type=_cli.seed, help="seed of their choice (default: 0)")
+    add(
+        "--seed",
+        type=_cli.seed,
+        help="seed of their choice, or of the clusters of nmi (default: 0)",
+    )
     add("--probe_fraction", type=_cli.number, help="fraction of their images that are probes")
     add("--ranked", help=f"objects that a rank counts: {' or '.join(RANKED)} (default: images)")
     add("--size", help="HEIGHTxWIDTH of the middle of the images that is used (default: all)")
@@ -195,7 +241,8 @@ def _kind(args: argparse.Namespace) -> str:
     kinds = [name for name in _USES if getattr(args, name)]
     if len(kinds) != 1:
         raise UsageError(
-            "Give one of --source, --pairs (with --images), --bin, --scface and --folder."
+            "Give one of --source, --pairs (with --images), --bin, --scface, --folder and"
+            " --retrieval."
         )
     unused = set().union(*_USES.values()) - set(_USES[kinds[0]])
     for name in sorted(unused):

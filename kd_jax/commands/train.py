@@ -20,8 +20,17 @@ and with the gain over a stage, paired by seed, with its standard error:
 chooses stages of every run. `--metrics=accuracy,validation/accuracy` chooses the columns of the
 table.
 
-On accelerators, the compiled programs are kept in the folder `programs` of the working directory,
-unless `JAX_COMPILATION_CACHE_DIR` names another: a run that resumes does not compile again.
+Before the first step, the plan of the run is printed: its stages, what is finished, and where an
+unfinished stage resumes. A finished run leaves `report.html`: results, curves, images and config.
+
+Metrics go to TensorBoard or Weights & Biases if a hook says so; NAME is any name:
+
+    kd-jax train --config=quickstart --workdir=runs/quickstart --config.hooks.NAME.name=tensorboard
+
+Compiled programs are kept, so that a run that resumes or is repeated does not compile again: on
+accelerators in the folder `programs` of the working directory, on CPUs in `~/.cache/kd_jax`.
+`JAX_COMPILATION_CACHE_DIR` names another folder, and `JAX_ENABLE_COMPILATION_CACHE=false` keeps
+none.
 """
 
 import argparse
@@ -30,6 +39,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kd_jax.commands import _cli
+from kd_jax.commands._waiting import waiting
 from kd_jax.core.errors import UsageError
 from kd_jax.core.files import absolute_path
 from kd_jax.core.registry import Registry
@@ -71,20 +81,25 @@ def _run(argv: list[str]) -> None:
     parser.require(args, "workdir")
     if args.multihost:
         _cli.start_processes()
-    from kd_jax.core.devices import keep_programs
+    with waiting("starting JAX"):
+        from kd_jax.commands._programs import keep_compiled
 
-    keep_programs(absolute_path(args.workdir, "--workdir") / "programs")
+        keep_compiled(absolute_path(args.workdir, "--workdir"))
     if args.seeds or args.sweep:
         _sweep(args, _config(args, assignments))
         return
     parser.refuse(args, ("shared", "baseline", "metrics"), "without --seeds or --sweep")
-    from kd_jax.experiment import report
-    from kd_jax.experiment.run import run
+    with waiting("reading the images and checking all stages"):
+        from kd_jax.experiment import report
+        from kd_jax.experiment.run import Run
 
-    stages = None if args.stages is None else _names(args.stages)
-    summary = run(_config(args, assignments), args.workdir, stages=stages)
+        stages = None if args.stages is None else _names(args.stages)
+        run = Run(_config(args, assignments), args.workdir, stages=stages)
+    summary = run.run()
     print(report.table(summary))
-    print(f"results.json, report.md and curves.png are in {args.workdir}")
+    if lines := report.differences(summary):
+        print("", *lines, "", sep="\n")
+    print(f"results.json, report.md, report.html and curves.png are in {args.workdir}")
 
 
 def _sweep(args: argparse.Namespace, config: dict[str, Any]) -> None:
@@ -153,6 +168,7 @@ def _keys() -> Iterator[str]:
     from kd_jax.experiment.specs import Experiment
     from kd_jax.methods import METHODS
     from kd_jax.training import SCHEDULES, Optimizer
+    from kd_jax.training.hooks import HOOKS
 
     yield "keys of a config, as in --config.data.batch_size=128 (NAME means any name):"
     for option in describe_keys(Experiment):
@@ -162,6 +178,7 @@ def _keys() -> Iterator[str]:
         "stages.NAME.method": METHODS,
         "stages.NAME.evaluators.NAME": EVALUATORS,
         "stages.NAME.optimizers.NAME.schedule": SCHEDULES,
+        "hooks.NAME": HOOKS,
     }
     for key, registry in entries.items():
         for name in registry.names():

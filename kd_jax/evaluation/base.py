@@ -31,6 +31,9 @@ class EvaluationContext:
         mesh: devices over which a batch is split.
         image_shape: (height, width, channels) of the training images, for evaluators that read
             other images: these must have the same aspect ratio and channels. None omits this check.
+        networks: names of all networks of the stage, the frozen ones too, for evaluators that
+            compare networks. It is empty if only the outputs of `names` can be computed.
+        outputs: from the arguments of `predict` to the outputs of all `networks`.
     """
 
     names: tuple[str, ...]
@@ -39,6 +42,8 @@ class EvaluationContext:
     batch_size: int
     mesh: Mesh
     image_shape: tuple[int, int, int] | None = None
+    networks: tuple[str, ...] = ()
+    outputs: Callable[[PyTree, jax.Array], dict[str, Outputs]] | None = None
 
 
 class Evaluator:

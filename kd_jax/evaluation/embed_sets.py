@@ -107,21 +107,30 @@ class SetEmbedder:
             parts.append(_rows(embeddings, where))
         return _joined(parts)
 
-    def embed_loader(self, variables: PyTree, loader: Loader) -> tuple[PyTree, np.ndarray]:
+    def embed_loader(
+        self, variables: PyTree, loader: Loader, *, size: int | None = None
+    ) -> tuple[PyTree, np.ndarray]:
         """Embeds all images of a loader.
 
         Args:
             variables: first argument of the embedding function.
             loader: labeled images.
+            size: height of the low resolution, as for images in host memory.
 
         Returns:
             The result of the embedding function with N rows, and the labels, int32 `[N]`, both in
             host memory and in the order of the loader.
+
+        Raises:
+            UsageError: if the images are lower than `size`.
         """
         parts = []
         for rows in loader.batches(self._batch_size):
             placed = {name: place(array, self._batches) for name, array in rows.items()}
             images, labels = self._take(loader.images, placed)
+            if size is not None:
+                check_size(size, images)
+                images = self._reduce(images, size)
             embeddings = self._run(variables, images, np.asarray(False))
             parts.append(_rows(jax.device_get((embeddings, labels)), rows["where"]))
         return _joined(parts)
@@ -140,7 +149,7 @@ def as_images(images: np.ndarray) -> np.ndarray:
     return images
 
 
-def check_size(size: int, images: np.ndarray) -> None:
+def check_size(size: int, images: np.ndarray | jax.Array) -> None:
     """Raises `UsageError` if images `[N, H, W, C]` cannot be reduced to the height `size`."""
     height = images.shape[1]
     if not 1 <= size <= height:

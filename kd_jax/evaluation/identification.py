@@ -5,10 +5,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from kd_jax.core.errors import check_choice
 from kd_jax.evaluation import _embeddings
+from kd_jax.evaluation.mate_ranks import LabeledSet, mate_ranks
 
 RANKED = ("images", "identities")
 """Objects that a rank of `identification` can count."""
@@ -46,7 +48,8 @@ def identification(
     *,
     ranks: Iterable[int] = (1, 5, 10),
     ranked: str = "images",
-    block_size: int = _embeddings.SCORES_AT_ONCE,
+    mesh: Mesh | None = None,
+    block_size: int | None = None,
 ) -> Identification:
     """Computes closed-set identification by cosine similarity: the cumulative match curve (CMC).
 
@@ -64,7 +67,10 @@ def identification(
         probe_labels: identities `[P]`.
         ranks: values of k, each from 1 to the number of ranked images or identities.
         ranked: objects that a rank counts, `"images"` or `"identities"`.
-        block_size: number of scores in memory at once; it does not change the result.
+        mesh: devices that share the gallery; None is all. The ranks of identities are computed on
+            the host.
+        block_size: number of scores in memory at once; it does not change the result. None depends
+            on the device.
 
     Returns:
         Fractions from 0 to 1 by rank, and the sizes of the sets.
@@ -76,13 +82,9 @@ def identification(
     References:
         PFE and AdaFace compute the same numbers as `DIR_FAR` at FAR 1, except for ties.
     """
-    known = _embeddings.as_embeddings(gallery, "gallery")
-    unknown = _embeddings.as_embeddings(probes, "probes")
-    if known.shape[1] != unknown.shape[1]:
-        raise ValueError(
-            f"gallery has {known.shape[1]} columns and probes {unknown.shape[1]}: embed both with"
-            " networks of one embedding space"
-        )
+    known = _embeddings.as_directions(gallery, "gallery")
+    unknown = _embeddings.as_directions(probes, "probes")
+    _embeddings.check_widths(known, unknown, "probes")
     known_labels = _embeddings.as_labels(gallery_labels, len(known), "gallery_labels")
     labels = _embeddings.as_labels(probe_labels, len(unknown), "probe_labels")
     check_choice(ranked, RANKED, "ranked")
@@ -97,14 +99,19 @@ def identification(
             f"{strangers.size} of {len(unknown)} probes have no mate in the gallery, first row"
             f" {strangers[0]} (label {labels[strangers[0]]}): leave them out, the set is closed"
         )
-    mates = _embeddings.mate_ranks(
-        _embeddings.unit_rows(unknown, "probes"),
-        labels,
-        _embeddings.unit_rows(known, "gallery"),
-        known_labels,
-        by_identity=ranked == "identities",
-        block_size=block_size,
-    )
+    if ranked == "identities":
+        mates = _embeddings.identity_ranks(
+            unknown, labels, known, known_labels, block_size=block_size
+        )
+    else:
+        _, classes = np.unique(np.concatenate([labels, known_labels]), return_inverse=True)
+        mates = mate_ranks(
+            LabeledSet(unknown, classes[: len(labels)]),
+            LabeledSet(known, classes[len(labels) :]),
+            ks=ranks,
+            mesh=mesh,
+            block_size=block_size,
+        )[:, 0]
     return Identification(
         cmc={rank: float(np.mean(mates <= rank)) for rank in ranks},
         probes=len(unknown),

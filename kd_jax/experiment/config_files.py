@@ -145,11 +145,14 @@ def import_modules(config: Mapping[str, Any]) -> None:
 # ---------------------------------------------------------------------------------- argument
 
 
-def parse_argument(argument: str | None, **defaults: Any) -> SimpleNamespace:
+def parse_argument(
+    argument: str | None, *, smoke_values: Mapping[str, Any] | None = None, **defaults: Any
+) -> SimpleNamespace:
     """Reads a config's argument, as in `--config=FILE.py:student=vgg11,resolution=32,smoke`.
 
     Args:
         argument: pairs `key=value`, separated by commas; a key alone is True.
+        smoke_values: with the key `smoke`, the values of the keys that are not given.
         **defaults: the known keys. Each value must be of its default's type, or one of a tuple,
             whose first is the default. The key `smoke`, which makes a run as short as possible, is
             always known.
@@ -159,15 +162,18 @@ def parse_argument(argument: str | None, **defaults: Any) -> SimpleNamespace:
     """
     known = {"smoke": False, **defaults}
     chosen = {key: value[0] if isinstance(value, tuple) else value for key, value in known.items()}
-    default = dict(chosen)
+    default, given = dict(chosen), set()
     for part in filter(None, (argument or "").split(",")):
         key, equals, text = part.partition("=")
         check_choice(key, known, "config argument")
+        given.add(key)
         chosen[key] = _value(text, type(default[key]), key) if equals else True
         if type(chosen[key]) is not type(default[key]):
             raise UsageError(f"config argument {key!r} needs a value: write {key}=...")
         if isinstance(known[key], tuple):
             check_choice(chosen[key], known[key], f"config argument {key}")
+    if chosen["smoke"]:
+        chosen |= {k: value for k, value in (smoke_values or {}).items() if k not in given}
     return SimpleNamespace(**chosen)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from kd_jax.core.devices import AXIS, check_divisible
 from kd_jax.core.errors import UsageError, check_choice
-from kd_jax.data import BatchOrder, ImageSet, StoredImages, class_fraction, hold_out, load_splits
+from kd_jax.data import ImageSet, StoredImages, class_fraction, hold_out, load_splits
 from kd_jax.data.preprocessing import Augmentation, Views
 from kd_jax.experiment.plan_checks import (
     LARGEST,
@@ -25,9 +25,10 @@ from kd_jax.experiment.plan_checks import (
 )
 from kd_jax.experiment.roles import Roles
 from kd_jax.experiment.specs import Experiment
+from kd_jax.experiment.stage_metrics import comparable_networks
 from kd_jax.methods import StageInfo
 from kd_jax.pretrained.info import RECORDED
-from kd_jax.pretrained.weights import HEAD, LAST, Weights
+from kd_jax.pretrained.weights import EMBEDDING, HEAD, LAST, Weights
 from kd_jax.training import (
     Stage,
     init_network,
@@ -91,7 +92,7 @@ class Plan:
             self.images = _read_images(spec)
         train = self.images["train"]
         check_sizes(data, train.image_shape)
-        self.order = BatchOrder(spec.seed, len(train), data.batch_size)
+        self.order = data.order(spec.seed, train)
         self.roles = Roles(spec, workdir, train)
         for name in spec.pipeline:
             self._check_length(name)
@@ -101,8 +102,9 @@ class Plan:
         for name in self.names:
             self._check_sources(name)
             self._check_weights(name)
-            outputs = self.stages[name].method.predictions
-            check_evaluators(name, spec.stages[name], data, self.images, mesh, outputs)
+            stage = self.stages[name]
+            names = stage.method.predictions, comparable_networks(stage)
+            check_evaluators(name, spec.stages[name], data, self.images, mesh, *names)
             self._check_method(name)
 
     @functools.cached_property
@@ -143,7 +145,7 @@ class Plan:
                 continue
             degradation = spec.networks[role].degradation
             if degradation is not None:
-                degradation.check(train.image_shape[:2], key)
+                degradation.check(data.augmentation.evaluated_size(train.image_shape[:2]), key)
             views[role] = dataclasses.replace(info.view, degradation=degradation)
             try:
                 with one_sentence(f"{key}.options", _OPTIONS):
@@ -203,7 +205,8 @@ class Plan:
                 continue
             ours, theirs = self.shapes[name][role], self.shapes[source[0]][source[1]]
             if not spec.init_head:
-                ours, theirs = _without_head(ours), _without_head(theirs)
+                names = {HEAD} if EMBEDDING in theirs["params"] else {HEAD, EMBEDDING}
+                ours, theirs = _without(ours, names), _without(theirs, names)
             if not _same_shapes(ours, theirs):
                 raise UsageError(
                     f"stages.{name}.networks.{role} cannot start from {spec.init_from!r}: the"
@@ -258,8 +261,9 @@ def _check_unaugmented(allowed: bool, augmentation: Augmentation, key: str) -> N
         )
 
 
-def _without_head(variables: PyTree) -> PyTree:
-    params = {name: tree for name, tree in variables["params"].items() if name != HEAD}
+def _without(variables: PyTree, names: Container[str]) -> PyTree:
+    """Returns variables without some top-level modules."""
+    params = {name: tree for name, tree in variables["params"].items() if name not in names}
     return {**variables, "params": params}
 
 

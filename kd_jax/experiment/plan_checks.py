@@ -11,12 +11,11 @@ from jax.sharding import Mesh
 
 from kd_jax.core import user_code
 from kd_jax.core.errors import UsageError, check_choice
-from kd_jax.data import ImageSet, Loader, StoredImages
-from kd_jax.evaluation import EVALUATORS, EvaluationContext
+from kd_jax.data import Loader
+from kd_jax.evaluation import EVALUATORS, EvaluationContext, Evaluator
 from kd_jax.experiment.specs import DataSpec, StageSpec
-from kd_jax.experiment.stage_metrics import own_evaluators, prefix
+from kd_jax.experiment.stage_metrics import Images, own_evaluators, prefix, tests_new_classes
 
-Images = Mapping[str, ImageSet | StoredImages]
 LARGEST = 2**31
 """Limit of JAX: an array must have fewer values, and a stage fewer steps."""
 
@@ -57,6 +56,11 @@ def check_sizes(data: DataSpec, image_shape: tuple[int, int, int]) -> None:
             f"data.augmentation.crop_padding = {crop.crop_padding} is more than the images have"
             f" pixels, {height}x{width}: choose a few pixels, such as {max(1, height // 8)}."
         )
+    if crop.crop > height:
+        raise UsageError(
+            f"data.augmentation.crop = {crop.crop} is impossible: choose 1 to {height}, the height"
+            " of the images."
+        )
     enlarged = max(1.0, crop.resized_crop / height, 1 + 2 * crop.crop_padding / height)
     for key, scale in (("batch_size", enlarged), ("eval_batch_size", 1.0)):
         number = getattr(data, key)
@@ -83,6 +87,13 @@ def check_parts(key: str, stage: StageSpec, data: DataSpec, mesh: Mesh) -> None:
             f"{key} = {stage.accumulate} does not divide the {images} images that each device has"
             f" of data.batch_size = {data.batch_size}: choose a number that divides {images}."
         )
+    each, rest = divmod(data.images_per_class, stage.accumulate)
+    if data.images_per_class > 1 and (rest or each < 2):
+        raise UsageError(
+            f"{key} = {stage.accumulate} does not leave 2 or more of the data.images_per_class ="
+            f" {data.images_per_class} images of a class for each part: choose a multiple of"
+            f" {stage.accumulate} images per class, at least {2 * stage.accumulate}."
+        )
 
 
 def check_shapes(shapes: Any, key: str) -> None:
@@ -101,7 +112,13 @@ def check_shapes(shapes: Any, key: str) -> None:
 
 
 def check_evaluators(
-    name: str, stage: StageSpec, data: DataSpec, images: Images, mesh: Mesh, outputs: tuple
+    name: str,
+    stage: StageSpec,
+    data: DataSpec,
+    images: Images,
+    mesh: Mesh,
+    outputs: tuple,
+    networks: tuple,
 ) -> None:
     """Raises `UsageError` for evaluators of splits, and for a `best`, that a stage cannot have.
 
@@ -114,7 +131,14 @@ def check_evaluators(
         images: images by split.
         mesh: devices of the run.
         outputs: names of the evaluated outputs.
+        networks: names of the networks that can embed any image.
     """
+    new_classes = tests_new_classes(images)
+    if new_classes and not {**own_evaluators(data, images), **stage.evaluators}:
+        raise UsageError(
+            f"stages.{name}.evaluators is empty, but the test images have other classes than the"
+            " training images, so that there is no accuracy: name an evaluator, such as retrieval."
+        )
     for word, evaluator in stage.evaluators.items():
         key, split = f"stages.{name}.evaluators.{word}", getattr(evaluator, "split", None)
         if split is None:
@@ -125,6 +149,11 @@ def check_evaluators(
                 f" data.validation_fraction, or choose one of {', '.join(images)}."
             )
         classes = images["train"].num_classes
+        if split == "test" and new_classes and isinstance(evaluator, _classification()):
+            raise UsageError(
+                f"{key} compares the logits of the training classes with test images of other"
+                " classes: choose another evaluator, such as retrieval, or another split."
+            )
         if max(getattr(evaluator, "top_k", ()), default=0) > classes:
             raise UsageError(f"{key}.top_k must be 1 to {classes}, the number of classes.")
         context = EvaluationContext(
@@ -134,6 +163,8 @@ def check_evaluators(
             batch_size=data.eval_batch_size,
             mesh=mesh,
             image_shape=images["train"].image_shape,
+            networks=networks,
+            outputs=_no_outputs,
         )
         try:
             with one_sentence(key, "check its options"):
@@ -141,7 +172,8 @@ def check_evaluators(
         except UsageError as error:
             raise UsageError(with_key(key, error)) from error
     if stage.best is not None:
-        _check_best(f"stages.{name}.best", stage, data, outputs)
+        own = own_evaluators(data, images)
+        _check_best(f"stages.{name}.best", stage, own, outputs)
 
 
 @dataclasses.dataclass
@@ -159,11 +191,18 @@ def _no_outputs(variables: Any, images: Any) -> Any:
     raise NotImplementedError
 
 
-def _check_best(key: str, stage: StageSpec, data: DataSpec, outputs: tuple[str, ...]) -> None:
-    """Raises `UsageError` for a metric that no evaluator of the stage has."""
+def _classification() -> Any:
+    """Returns the class of the evaluator of accuracies."""
+    return EVALUATORS.get("classification")
+
+
+def _check_best(
+    key: str, stage: StageSpec, own: Mapping[str, Evaluator], outputs: tuple[str, ...]
+) -> None:
+    """Raises `UsageError` for a metric that no evaluator of the stage has, `own` included."""
     best = (stage.best or "").removeprefix("-")
-    classification: Any = EVALUATORS.get("classification")
-    evaluators: dict[str, Any] = {**own_evaluators(data), **stage.evaluators}
+    classification = _classification()
+    evaluators: dict[str, Any] = {**own, **stage.evaluators}
     roles = dict.fromkeys((*outputs[1:], *stage.networks))
     known = []
     for name, evaluator in evaluators.items():

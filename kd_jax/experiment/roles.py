@@ -95,7 +95,12 @@ class Roles:
     def _view_size(self, resolution: int | None, key: str) -> tuple[int, int]:
         """Returns height and width of the input of a network."""
         enlarged = self.spec.data.augmentation.resized_crop
-        return view_size(resolution, self.images.image_shape[:2], key, enlarged=enlarged)
+        return view_size(resolution, self._seen_size, key, enlarged=enlarged)
+
+    @property
+    def _seen_size(self) -> tuple[int, int]:
+        """Returns height and width of the part of the images that evaluation sees."""
+        return self.spec.data.augmentation.evaluated_size(self.images.image_shape[:2])
 
     def recorded(self, stage: str, role: str) -> RecordedOutputs:
         """Reads the recorded outputs of a role."""
@@ -242,7 +247,7 @@ class Roles:
                     f" weights that fit{head}."
                 )
         remedy = "choose weights that fit, or change data.source.size"
-        check_aspect(info.size, self.images.image_shape[:2], remedy)
+        check_aspect(info.size, self._seen_size, remedy)
         return info
 
 

@@ -3,10 +3,12 @@
 import contextlib
 import copy
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from kd_jax.core.devices import any_process, data_mesh
@@ -22,20 +24,27 @@ from kd_jax.core.files import (
 from kd_jax.core.lock import locked
 from kd_jax.core.stop import Stopped, StopSignal
 from kd_jax.data import Loader, ResidentLoader, StreamedLoader
-from kd_jax.experiment import report
+from kd_jax.experiment import report, stored
 from kd_jax.experiment.building import to_config
 from kd_jax.experiment.config_files import import_modules
+from kd_jax.experiment.overview import later_work, overview
 from kd_jax.experiment.plan import Plan
 from kd_jax.experiment.plan_checks import with_key
+from kd_jax.experiment.report_html import run_page
 from kd_jax.experiment.specs import Experiment, experiment
 from kd_jax.experiment.stage_run import StageRun
+from kd_jax.experiment.watching import check_hooks
 from kd_jax.pretrained.info import RECORDED
 from kd_jax.pretrained.weights import FINISHED
+from kd_jax.training.pictures import first_images
 
+_SHOWN_IMAGES = 8
+"""Number of images that the report shows."""
 MAY_CHANGE = (
     ("num_devices",),
     ("checkpoint_minutes",),
     ("imports",),
+    ("hooks",),
     ("data", "source", "data_dir"),
     ("data", "source", "path"),
 )
@@ -80,7 +89,7 @@ class Run:
 
         See `run` for the arguments.
         """
-        values = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+        values = _plain(config)
         import_modules(values)
         self.spec = experiment(values)
         self.config = _json(self.spec)
@@ -108,6 +117,8 @@ class Run:
             if jax.process_index() == 0:
                 stack.enter_context(locked(self.workdir, "--workdir"))
             stack.callback(self._close)
+            finished = [name for name in self.plan.names if self._finished(name)]
+            later = self._announce(finished)
             for name in self.plan.names:
                 if self._finished(name):
                     continue
@@ -115,12 +126,14 @@ class Run:
                 stop.unsaved = jax.process_count() > 1
                 if any(any_process(stop.requested)):
                     raise Stopped(f"stage {name!r} is next", stop.number)
-                stage = StageRun(name, self.plan, self.workdir, self._loader)
+                stage = StageRun(name, self.plan, self.workdir, self._loader, later.get(name, 0.0))
                 self._write(self.workdir / name / FINISHED, stage.run(stop))
             stop.unsaved = False
             summary = self._summary()
+            images = self._first_images()
             if jax.process_index() == 0:
                 report.write(summary, self.workdir)
+                run_page.write(summary, self.workdir, images)
             self._write(self.workdir / "results.json", summary)  # last: the run is then complete
             return summary
 
@@ -134,8 +147,8 @@ class Run:
             return None
         try:
             found = read_json(self.workdir / "results.json")
-            configs = [_fixed(self.config), _fixed(self._before)]
-            whole = _fixed(found["config"]) in configs and all(
+            configs = [fixed(self.config), fixed(self._before)]
+            whole = fixed(found["config"]) in configs and all(
                 found[key] == value for key, value in summary.items() if key != "config"
             )
         except (OSError, ValueError, KeyError):  # missing or damaged: written again
@@ -149,9 +162,10 @@ class Run:
             UsageError: if a file of a finished stage is damaged.
         """
         folders = [self.workdir / name for name in self.spec.pipeline if self._finished(name)]
-        results = [report.stored_stage(folder) for folder in folders]
+        results = [stored.stored_stage(folder) for folder in folders]
         for folder in folders:
-            report.curve(folder)  # damage is found before the other stages are trained
+            stored.curve(folder)  # damage is found before the other stages are trained
+            stored.confusion(folder)
         return {
             "experiment": self.spec.experiment,
             "seed": self.spec.seed,
@@ -161,6 +175,18 @@ class Run:
             "device": results[-1]["device"] if results else {},
             "stages": results,
         }
+
+    def _announce(self, finished: Sequence[str]) -> Mapping[str, float]:
+        """Prints the plan of the run; returns the later work for each stage to run."""
+        if jax.process_index() == 0:
+            print(overview(self.plan, self.workdir, finished), file=sys.stderr, flush=True)
+        return later_work(self.plan, finished)
+
+    def _first_images(self) -> dict[str, np.ndarray]:
+        """Returns the first training images as the networks of the stages see them."""
+        stages = {name: self.plan.stages[name] for name in self.plan.names}
+        loader = self._loader("train")
+        return first_images(stages, loader, self.plan.order, self.mesh, _SHOWN_IMAGES)
 
     def _close(self) -> None:
         for loader in self._loaders.values():
@@ -193,7 +219,7 @@ class Run:
             ) from error
         with contextlib.suppress(UsageError):  # keys of another version are shown as differences
             before = _json(experiment(before))  # options that are newer than the run
-        if changes := differences(_fixed(before), _fixed(self.config)):
+        if changes := differences(fixed(before), fixed(self.config)):
             raise UsageError(
                 f"--workdir={self.workdir} holds a run with another config: {'; '.join(changes)};"
                 " restore these values, or choose a new --workdir."
@@ -202,8 +228,11 @@ class Run:
     def _check_files(self) -> None:
         """Raises `UsageError` for files that an unfinished stage cannot use.
 
-        Otherwise they would be found when their stage starts, which can be hours later.
+        Otherwise they would be found when their stage starts, which can be hours later. A hook
+        that lacks a package is found too.
         """
+        if not all(self._finished(name) for name in self.plan.names):
+            check_hooks(self.spec.hooks)
         for name in self.plan.names:
             if self._finished(name):
                 continue
@@ -238,6 +267,15 @@ class Run:
         return self._loaders[split]
 
 
+def _plain(values: Any) -> Any:
+    """Returns a config as plain dictionaries, also where only parts of it are ConfigDicts."""
+    if hasattr(values, "to_dict"):
+        return values.to_dict()
+    if isinstance(values, Mapping):
+        return {name: _plain(value) for name, value in values.items()}
+    return values
+
+
 def _json(spec: Experiment) -> dict[str, Any]:
     """Returns the whole configuration, defaults included, as JSON has it."""
     config = to_config(spec)
@@ -247,7 +285,7 @@ def _json(spec: Experiment) -> dict[str, Any]:
         raise UsageError(f"The config holds more than plain values: {error}.") from error
 
 
-def _fixed(config: dict[str, Any]) -> dict[str, Any]:
+def fixed(config: dict[str, Any]) -> dict[str, Any]:
     """Returns a copy of a config without the keys of `MAY_CHANGE`."""
     config = copy.deepcopy(config)
     for *path, last in MAY_CHANGE:

@@ -11,71 +11,18 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from kd_jax.core.errors import check_choice
-from kd_jax.data import SOURCES, Source
-from kd_jax.data.preprocessing import Augmentation, Normalization, check_filter
 from kd_jax.evaluation import EVALUATORS, Evaluator
 from kd_jax.experiment.building import build, is_of
-from kd_jax.experiment.network_spec import NetworkSpec, check_normalization
+from kd_jax.experiment.data_spec import DataSpec
+from kd_jax.experiment.network_spec import NetworkSpec
 from kd_jax.experiment.pipeline import order_of
 from kd_jax.methods import METHODS, Method
 from kd_jax.methods.label_losses import LABEL_LOSSES, default_options
 from kd_jax.pretrained.info import RECORDED
 from kd_jax.training import OPTIMIZERS, Optimizer
 from kd_jax.training.execution import EXECUTIONS
+from kd_jax.training.hooks import HOOKS, Hook
 from kd_jax.training.stage import check_numbers
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSpec:
-    """The images of an experiment: `config.data`.
-
-    Attributes:
-        source: origin of the images.
-        batch_size: number of images per training step, over all devices.
-        eval_batch_size: number of images per evaluation step, over all devices.
-        train_split: images to train on, in the notation of TFDS.
-        test_split: images to evaluate, in the notation of TFDS. None has no test images; the
-            evaluators of the stages then give the results, or the validation images.
-        augmentation: random changes of the training images.
-        filter: resampling filter that makes lower resolutions.
-        train_fraction: fraction of the other training images of each class that is used, in all
-            stages.
-        subset_seed: seed of the choice of that fraction. Smaller fractions are in larger ones.
-        validation_fraction: fraction of the training images of each class that is not trained on.
-            It becomes the split `validation`, and the best checkpoint is then chosen on it.
-        stream: decode the training images batch by batch while the devices compute. If false, all
-            of them are on every device if they take at most a quarter of its memory, else the
-            devices share them. The numbers are the same.
-        normalization: mean and standard deviation of each channel on the scale 0 to 1, for networks
-            that start from random weights. None takes those of the training images.
-    """
-
-    source: Annotated[Source, SOURCES]
-    batch_size: int
-    eval_batch_size: int = 512
-    train_split: str = "train"
-    test_split: str | None = "test"
-    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
-    filter: str = "bicubic"
-    train_fraction: float = 1.0
-    subset_seed: int = 0
-    validation_fraction: float = 0.0
-    stream: bool = False
-    normalization: Normalization | None = None
-
-    def __post_init__(self):
-        check_filter(self.filter)
-        for name in ("batch_size", "eval_batch_size"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name} must be 1 or more, not {value}")
-        if self.normalization is not None:
-            check_normalization(self.normalization)
-        if not 0 < self.train_fraction <= 1:
-            raise ValueError("train_fraction must be greater than 0 and at most 1")
-        if not 0 <= self.validation_fraction < 1:
-            raise ValueError("validation_fraction must be at least 0 and less than 1")
-        if not 0 <= self.subset_seed < 2**64:
-            raise ValueError("subset_seed must be at least 0 and less than 2**64")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,6 +160,8 @@ class Experiment:
         checkpoint_minutes: greatest time between two saves. A state that is the best, and the last
             one, are saved too.
         imports: the user's own modules, files or module names, that are imported first.
+        hooks: receivers of the metrics of running stages by any name, such as TensorBoard. They
+            change no number.
     """
 
     experiment: str
@@ -224,6 +173,7 @@ class Experiment:
     num_devices: int | None = None
     checkpoint_minutes: float = 10.0
     imports: tuple[str, ...] = ()
+    hooks: dict[str, Annotated[Hook, HOOKS]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         check_choice(self.execution, EXECUTIONS, "execution")

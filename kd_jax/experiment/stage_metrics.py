@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from kd_jax.data import ImageSet, StoredImages, has_new_classes
 from kd_jax.data.loaders import Loader
 from kd_jax.evaluation import EVALUATORS, EvaluationContext, Evaluator
 from kd_jax.evaluation.base import Metrics
@@ -16,6 +17,8 @@ from kd_jax.models import Outputs
 from kd_jax.training import Stage, TrainState
 
 PyTree = Any
+Images = Mapping[str, ImageSet | StoredImages]
+"""Images by split."""
 VALIDATION = "validation"
 
 
@@ -28,9 +31,9 @@ class StageMetrics:
     teacher minus that of the first output.
 
     Attributes:
-        result: metric that describes the stage in tables: the accuracy on the test images. Where
-            there are none, it is that on the validation images, or the headline of the first of the
-            stage's evaluators.
+        result: metric that describes the stage in tables: the accuracy on the test images. Without
+            it, it is that on the validation images, or the headline of the first of the stage's
+            evaluators. If the test classes are not trained on, that headline comes first.
         best: metric that chooses the best checkpoint.
     """
 
@@ -41,7 +44,7 @@ class StageMetrics:
         data: DataSpec,
         loader: Callable[[str], Loader],
         mesh: Mesh,
-        image_shape: tuple[int, int, int],
+        images: Images,
     ):
         """Builds the evaluators.
 
@@ -51,12 +54,12 @@ class StageMetrics:
             data: the specification of the images.
             loader: returns the images of a split.
             mesh: devices over which a batch is split.
-            image_shape: height, width and channels of the training images.
+            images: the images by split.
         """
         self._stage, self._main = stage, stage.method.predictions[0]
-        evaluators = own_evaluators(data)
+        evaluators = own_evaluators(data, images)
         every = {**evaluators, **spec.evaluators}
-        first = next(iter(every))
+        first = next(iter({**spec.evaluators, **every} if tests_new_classes(images) else every))
         self.result = f"{prefix(first)}{every[first].headline}"
         chosen = VALIDATION if data.validation_fraction else first
         self.best = spec.best or f"{prefix(chosen)}{every[chosen].headline}"
@@ -65,9 +68,14 @@ class StageMetrics:
             loader=loader,
             batch_size=data.eval_batch_size,
             mesh=mesh,
-            image_shape=image_shape,
+            image_shape=images["train"].image_shape,
         )
-        trained = context(names=stage.method.predictions, predict=self._trained_outputs)
+        trained = context(
+            names=stage.method.predictions,
+            predict=self._trained_outputs,
+            networks=comparable_networks(stage),
+            outputs=lambda variables, images: stage.outputs(variables["networks"], images),
+        )
         self._trained = {name: evaluator.build(trained) for name, evaluator in every.items()}
         # The accuracies of frozen networks are for comparison only.
         names = tuple(role for role in stage.frozen if role not in stage.recorded)
@@ -99,11 +107,27 @@ class StageMetrics:
         return self._stage.outputs(frozen, images)
 
 
-def own_evaluators(data: DataSpec) -> dict[str, Evaluator]:
-    """Returns the evaluators that every stage has, by name; that of the test images has none."""
+def comparable_networks(stage: Stage) -> tuple[str, ...]:
+    """Returns the networks of a stage that can embed any image: the frozen ones too."""
+    return tuple(role for role in stage.networks if role not in stage.recorded)
+
+
+def tests_new_classes(images: Images) -> bool:
+    """Returns whether there are test images, and no test class is a training class."""
+    return "test" in images and has_new_classes(images["test"], images["train"])
+
+
+def own_evaluators(data: DataSpec, images: Images) -> dict[str, Evaluator]:
+    """Returns the evaluators that every stage has, by name; that of the test images has none.
+
+    Args:
+        data: the specification of the images.
+        images: the images by split. Test images of other classes than the training images have no
+            accuracy.
+    """
     classification: Any = EVALUATORS.get("classification")
     evaluators: dict[str, Evaluator] = {}
-    if data.test_split is not None:
+    if data.test_split is not None and not tests_new_classes(images):
         evaluators[""] = classification(split="test")
     if data.validation_fraction:
         evaluators[VALIDATION] = classification(split=VALIDATION)

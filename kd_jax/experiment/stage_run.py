@@ -1,8 +1,7 @@
 """One stage of a run: its first state, its training, and its results."""
 
-import dataclasses
+import contextlib
 import functools
-import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -17,9 +16,12 @@ from kd_jax.core.stop import StopSignal
 from kd_jax.data import Loader, batch_of
 from kd_jax.data.loaders import Rows
 from kd_jax.data.resident import Resident
-from kd_jax.experiment import report
+from kd_jax.experiment import stored
+from kd_jax.experiment.conditions import comparable, conditions
+from kd_jax.experiment.confusion import write_confusion
 from kd_jax.experiment.plan import Plan
 from kd_jax.experiment.stage_metrics import StageMetrics
+from kd_jax.experiment.watching import announced, evaluation, open_watch, say_place
 from kd_jax.pretrained.info import RECORDED
 from kd_jax.pretrained.weights import read_adapters
 from kd_jax.training import (
@@ -36,19 +38,19 @@ from kd_jax.training.loop import Loop
 from kd_jax.training.progress import Progress
 
 PyTree = Any
-FLAGS = (
-    "jax_default_matmul_precision",
-    "jax_default_prng_impl",
-    "jax_enable_x64",
-    "jax_threefry_partitionable",
-)
-"""Settings of JAX that change the numbers: a run resumes only with the same values."""
 
 
 class StageRun:
     """Trains one stage in its folder."""
 
-    def __init__(self, name: str, plan: Plan, workdir: epath.Path, loader: Callable[[str], Loader]):
+    def __init__(
+        self,
+        name: str,
+        plan: Plan,
+        workdir: epath.Path,
+        loader: Callable[[str], Loader],
+        later: float = 0.0,
+    ):
         """Computes nothing yet.
 
         Args:
@@ -56,7 +58,9 @@ class StageRun:
             plan: the plan of the run.
             workdir: folder of the run.
             loader: returns the images of a split.
+            later: number of steps of this stage that take as long as all later stages.
         """
+        self._later = later
         self._name, self._plan, self._workdir, self._loader = name, plan, workdir, loader
         self._stage, self._spec = plan.stages[name], plan.spec.stages[name]
         self._path = workdir / name
@@ -93,28 +97,14 @@ class StageRun:
         folder = self._plan.roles.folder(source, key)
         return read_adapters(folder, key, replicated(self._plan.mesh))
 
-    def _meta(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the conditions of a checkpoint; a run resumes only if none has changed."""
-        infos = {role: self._plan.roles.info(self._name, role) for role in self._stage.trained}
-        fingerprints = self._plan.fingerprints
-        meta = {
-            "networks": {role: dataclasses.asdict(info) for role, info in infos.items()},
-            "weights": provenance,
-            "flags": {name: str(getattr(jax.config, name)) for name in FLAGS},
-            **{f"{split}_images": hash for split, hash in fingerprints.items()},
-        }
-        if self._adapters:
-            meta["adapters"] = content_hash(self._adapters)
-        return json.loads(json.dumps(meta))
-
     def _start(
         self, loaded: Mapping[str, PyTree], checkpoints: Checkpoints, meta: Any
     ) -> tuple[TrainState, Progress]:
         """Returns the first state of this process: the newest checkpoint's, or a fresh one."""
         if checkpoints.latest is None:
             return self._first_state(loaded), Progress()
-        stored = checkpoints.read_json(checkpoints.latest, "meta")
-        if changes := differences(_comparable(stored), _comparable(meta)):
+        before = checkpoints.read_json(checkpoints.latest, "meta")
+        if changes := differences(comparable(before), comparable(meta)):
             raise UsageError(
                 f"Stage {self._name!r} began under other conditions: {'; '.join(changes)}; restore"
                 f" them, or delete {self._path} to train the stage again."
@@ -199,33 +189,43 @@ class StageRun:
         stage, spec, data = self._stage, self._spec, self._plan.spec.data
         self._path.mkdir(exist_ok=True)
         loaded, provenance = self._loaded()
-        meta = self._meta(provenance)
+        meta = conditions(self._plan, self._name, provenance, self._adapters)
         frozen = {role: loaded[role] for role in stage.frozen}
-        image_shape = self._plan.images["train"].image_shape
-        metrics = StageMetrics(stage, spec, data, self._loader, self._plan.mesh, image_shape)
+        images = self._plan.images
+        metrics = StageMetrics(stage, spec, data, self._loader, self._plan.mesh, images)
 
         main = stage.method.trained_roles[0]
         optimizer = spec.optimizers.get(main, spec.optimizers["default"])
         steps, epoch = self._plan.steps(self._name), self._plan.order.steps_per_epoch
         writes = jax.process_index() == 0
-        with (
-            Checkpoints(self._path / "checkpoints") as checkpoints,
-            ProgressLine(self._name, steps, data.batch_size, writes) as line,
-        ):
+        with contextlib.ExitStack() as stack:
+            checkpoints = stack.enter_context(Checkpoints(self._path / "checkpoints"))
+            line = stack.enter_context(
+                ProgressLine(self._name, steps, data.batch_size, writes, later=self._later)
+            )
+            say_place(self._plan, self._name, line)
             state, progress = self._start(loaded, checkpoints, meta)
-            report.curve(self._path)  # raises an error for a damaged log
+            if first := int(state.step):
+                line.say(f"resumes at step {first:,} of {steps:,}")
+            stored.curve(self._path)  # raises an error for a damaged log
             log = MetricsLog(self._path / "metrics.jsonl", progress.evaluated, writes)
             loader, order = self._loader("train"), self._plan.order
             fused = min(fused_steps(self._plan.mesh), loader.max_steps(order))
             run_steps = EXECUTIONS[self._plan.spec.execution](stage, self._plan.mesh, fused)
+            run_steps = announced(_guarded(run_steps, stop), line)
+            evaluate = evaluation(metrics, frozen, line)
+            watch = open_watch(self._plan, self._name, self._path, loader, line, first)
+            if watch is not None:
+                stack.callback(watch.close)
+                run_steps, evaluate = watch.around(run_steps), watch.after(evaluate)
             loop = Loop(
                 name=self._name,
-                run_steps=_guarded(run_steps, stop),
+                run_steps=run_steps,
                 fused=fused,
                 order=order,
                 steps=steps,
                 evaluate_every=max(1, round(min(spec.evaluate_every, spec.epochs) * epoch)),
-                evaluate=lambda state: metrics(state.averaged, frozen),
+                evaluate=evaluate,
                 result=metrics.result,
                 best=metrics.best,
                 learning_rate=optimizer.rate(steps, epoch),
@@ -239,20 +239,31 @@ class StageRun:
             )
             del loaded  # first weights of trained networks; the state has its own
             state, progress = loop.run(state, frozen, loader, progress)
+        write_confusion(self._plan, self._name, self._path, self._loader, state, frozen)
+        return self._results(state, metrics, progress, line)
+
+    def _results(
+        self, state: TrainState, metrics: StageMetrics, progress: Progress, line: ProgressLine
+    ) -> dict[str, Any]:
+        """Returns the content of `stage.json`."""
+        main = self._stage.method.trained_roles[0]
+        info = self._plan.roles.info(self._name, main)
         return {
             "name": self._name,
             "role": main,
-            "network": self._plan.roles.info(self._name, main).name,
-            "resolution": self._plan.roles.info(self._name, main).size[0],
+            "network": info.name,
+            "resolution": info.size[0],
+            "size": list(info.size),
             "params": sum(leaf.size for leaf in jax.tree.leaves(state.params[main])),
-            "predictions": list(stage.method.predictions),
+            "images": {split: len(images) for split, images in self._plan.images.items()},
+            "predictions": list(self._stage.method.predictions),
             "result": metrics.result,
             "metric": metrics.best,
             "last": progress.last,
             "best": progress.best,
             "seconds": round(progress.seconds, 1),
             "images_per_second": round(line.images_per_second, 1),
-            **report.environment(self._plan.mesh),
+            **stored.environment(self._plan.mesh),
         }
 
 
@@ -265,12 +276,3 @@ def _guarded(run_steps: RunSteps, stop: StopSignal) -> RunSteps:
         return results
 
     return run
-
-
-def _comparable(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the conditions of a checkpoint without the paths of the user's own modules."""
-    networks = {
-        role: {key: value for key, value in info.items() if key != "imports"}
-        for role, info in meta["networks"].items()
-    }
-    return {**meta, "networks": networks}

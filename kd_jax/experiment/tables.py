@@ -141,7 +141,8 @@ def summary(config: Mapping[str, Any], workdir: PathLike) -> dict[str, Any]:
             found = read_json(path)
         except (OSError, ValueError):  # damaged: the run checks its files and writes it again
             return runs.run(config, workdir)
-        if found.get("config") == json.loads(json.dumps(to_config(experiment(config)))):
+        now, before = json.loads(json.dumps(to_config(experiment(config)))), found.get("config")
+        if isinstance(before, dict) and runs.fixed(before) == runs.fixed(now):
             return found
     return runs.run(config, workdir)
 

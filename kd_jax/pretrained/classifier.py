@@ -47,7 +47,7 @@ class Classifier:
         """Classifies images.
 
         Args:
-            images: uint8 `[N, H, W, C]`.
+            images: uint8 `[N, H, W, C]`, or `[N, H, W]` for a network of gray images.
             size: height to which the images are reduced first, by the filter of the network. The
                 network sees them at its own resolution, enlarged if they are smaller. None leaves
                 the images as they are.

@@ -49,7 +49,7 @@ class Embedder:
         """Embeds images.
 
         Args:
-            images: uint8 `[N, H, W, C]`.
+            images: uint8 `[N, H, W, C]`, or `[N, H, W]` for a network of gray images.
             size: height of the low resolution to which images are reduced before they are enlarged
                 to their size again; None leaves them as they are.
             mirrored: embed the mirror images instead. The order of reduction and mirroring does
@@ -77,10 +77,13 @@ def check_images(images: np.ndarray, info: NetworkInfo) -> np.ndarray:
     """Returns images that a network can use; raises `UsageError` for others.
 
     Args:
-        images: uint8 `[N, H, W, C]`.
+        images: uint8 `[N, H, W, C]`, or `[N, H, W]` for a network of gray images.
         info: description of the network.
     """
-    images, channels = as_images(images), len(info.mean)
+    images, channels = np.asarray(images), len(info.mean)
+    if images.ndim == 3 and channels == 1:
+        images = images[..., None]
+    images = as_images(images)
     if channels == 1 and images.shape[-1] == 3 and (images == images[..., :1]).all():
         images = images[..., :1]  # files of gray images are read as RGB
     if images.shape[-1] != channels:

@@ -7,10 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
 from kd_jax import models
 from kd_jax.core import user_code
 from kd_jax.core.errors import UsageError, reason
+from kd_jax.data import Fit
+from kd_jax.data.fitting import FILTERS as PILLOW_FILTERS
 from kd_jax.data.preprocessing import FILTERS, Normalization, View
 from kd_jax.models.recorded import Recorded
 
@@ -37,6 +41,19 @@ def _is_finite(value: object) -> bool:
     return math.isfinite(value)
 
 
+def _is_fit(value: object) -> bool:
+    if value is None:
+        return True
+    try:
+        return isinstance(value, Mapping) and _fit(value).size is not None
+    except (TypeError, ValueError):
+        return False
+
+
+def _fit(values: Mapping[str, Any]) -> Fit:
+    return Fit(**{**values, "size": tuple(values["size"])})
+
+
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "name": _is_text,
     "options": lambda value: isinstance(value, dict) and "num_classes" not in value,
@@ -46,6 +63,9 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "mean": lambda value: _is_list(value, _is_finite),
     "std": lambda value: _is_list(value, lambda std: _is_finite(std) and std >= 0),
     "imports": lambda value: _is_list(value, _is_text),
+    "classes": lambda value: _is_list(value, _is_text),
+    "fit": _is_fit,
+    "crop": lambda value: value == 0 or _is_natural(value),
 }
 """Test of the JSON value of every attribute of `NetworkInfo`."""
 
@@ -64,6 +84,11 @@ class NetworkInfo:
         std: standard deviation of each channel, on the same scale.
         imports: the user's own module that registers the architecture, a file or a module name;
             empty for networks of kd_jax.
+        classes: names of the classes, in the order of the logits; empty if they are not known.
+        fit: size and color of the training images, to which the files of `predict` are brought.
+            None if they are not known.
+        crop: height of the center of these images that it sees, in proportion to which the width
+            changes; smaller images are seen whole. 0 sees all images whole.
     """
 
     name: str
@@ -74,6 +99,9 @@ class NetworkInfo:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     imports: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    fit: Fit | None = None
+    crop: int = 0
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "NetworkInfo":
@@ -87,19 +115,47 @@ class NetworkInfo:
         values = dict(values)
         if "deviation" in values:  # the name of `std` in version 0.1
             values["std"] = values.pop("deviation")
-        values.setdefault("imports", [])
+        new: dict[str, Any] = {"imports": [], "classes": [], "fit": None, "crop": 0}  # not in older versions
+        values = new | values
         wrong = [key for key, is_right in _CHECKS.items() if not is_right(values.get(key))]
         wrong += [key for key in values if key not in _CHECKS]
         if not wrong and values["name"] != RECORDED and not values["mean"]:
             wrong = ["mean"]
         if not wrong and len(values["mean"]) != len(values["std"]):
             wrong = ["std"]
+        if not wrong and len(values["classes"]) not in (0, values["num_classes"]):
+            wrong = ["classes"]
         if wrong:
             value = f"{wrong[0]} = {values[wrong[0]]!r:.100}" if wrong[0] in values else wrong[0]
             has = "has the wrong" if wrong[0] in values else "lacks"
             raise UsageError(f"the description of a network {has} {value}: {_REMEDY}.")
-        lists = {key: tuple(values[key]) for key in ("size", "mean", "std", "imports")}
-        return cls(**{**values, **lists})
+        lists = {key: tuple(values[key]) for key in ("size", "mean", "std", "imports", "classes")}
+        fit = None if values["fit"] is None else _fit(values["fit"])
+        return cls(**{**values, **lists, "fit": fit})
+
+    @property
+    def image_fit(self) -> Fit:
+        """Returns the size and color that image files are brought to: those of the training images.
+
+        If these are not known, it is the size of the network's input.
+
+        Raises:
+            UsageError: if the network sees neither gray nor RGB images.
+        """
+        if len(self.mean) not in (1, 3):
+            raise UsageError(
+                f"The network {self.name!r} sees images of {len(self.mean)} channels, but image"
+                " files are gray or RGB: give arrays to kd_jax.load(...) in Python."
+            )
+        if self.fit is not None:
+            return self.fit
+        filter = self.filter if self.filter in PILLOW_FILTERS else "bicubic"
+        return Fit(self.size, filter=filter, gray=len(self.mean) == 1)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Returns the names of the classes; their numbers if the names are not known."""
+        return self.classes or tuple(map(str, range(self.num_classes)))
 
     def module(self, axis_name: str | None = None) -> nn.Module:
         """Makes the network; `axis_name` is the axis of `pmap`.
@@ -128,6 +184,11 @@ class NetworkInfo:
                 f"The network {self.name!r} cannot be made with the options {self.options}"
                 f" ({reason(error)}): correct them."
             ) from error
+
+    def shapes(self, module: nn.Module) -> Any:
+        """Returns the shapes of the variables of the network; nothing is computed."""
+        view = jax.ShapeDtypeStruct((1, *self.size, len(self.mean)), jnp.float32)
+        return jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), view)
 
     @property
     def view(self) -> View:

@@ -1,8 +1,9 @@
 """Networks of finished stages: finding and reading them."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, cast
+import functools
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 import flax.linen as nn
 import jax
@@ -13,17 +14,20 @@ from jax.sharding import Sharding, SingleDeviceSharding
 from kd_jax.core.errors import UsageError, check_choice, choices, reason
 from kd_jax.core.files import PathLike, absolute_path, read_json
 from kd_jax.core.hashing import content_hash
-from kd_jax.data.preprocessing import Views
+from kd_jax.data.preprocessing import Augmentation, Views
 from kd_jax.models import Outputs
 from kd_jax.pretrained.info import NetworkInfo
 from kd_jax.training.checkpoints import Checkpoints
+
+if TYPE_CHECKING:
+    from kd_jax.pretrained.predicting import Image, Prediction, Predictor
 
 PyTree = Any
 LAST = "last"
 CHECKPOINTS = (LAST, "best")
 FINISHED = "stage.json"
 """The file that the folder of a finished stage holds."""
-HEAD = "classifier"
+HEAD, EMBEDDING = "classifier", "embedding"
 """Name of the parameters of every network's classifier."""
 
 
@@ -126,6 +130,9 @@ def _ended(folder: epath.Path, which: str, key: str) -> int:
 def with_head(stored: PyTree, fresh: PyTree, network: str, path: PathLike) -> PyTree:
     """Returns stored variables with the classifier of others.
 
+    A linear map to the embedding is taken from the others too if the stored network has none: so
+    networks of ImageNet start networks for retrieval.
+
     Args:
         stored: the variables; they may have no classifier.
         fresh: variables with the classifier.
@@ -140,7 +147,10 @@ def with_head(stored: PyTree, fresh: PyTree, network: str, path: PathLike) -> Py
             f"init_head = False needs networks whose classifier is called {HEAD!r}, but"
             f" {network!r} has none: set init_head = True."
         )
-    variables = {**stored, "params": {**stored.get("params", {}), HEAD: fresh["params"][HEAD]}}
+    params, own = fresh["params"], stored.get("params", {})
+    names = {HEAD} if EMBEDDING in own else {HEAD, EMBEDDING}
+    new = {name: params[name] for name in names & params.keys()}
+    variables = {**stored, "params": {**own, **new}}
     if jax.tree.map(jnp.shape, variables) != jax.tree.map(jnp.shape, fresh):
         raise UsageError(
             f"{str(path)!r} differs from this network in more than the classifier: use"
@@ -184,6 +194,12 @@ class Trained:
     views: Views
     info: NetworkInfo
 
+    @classmethod
+    def of(cls, info: NetworkInfo, variables: PyTree) -> "Trained":
+        """Makes the network of a description, with its variables."""
+        views = Views({"student": info.view}, Augmentation(crop=info.crop), filter=info.filter)
+        return cls(info.module(), variables, views, info)
+
     def __repr__(self) -> str:
         """Names the network; its variables would fill thousands of lines."""
         height, width = self.info.size
@@ -193,18 +209,38 @@ class Trained:
         )
 
     def __call__(self, images: jax.Array) -> Outputs:
-        """Computes the outputs for uint8 images `[N, H, W, C]`, 0 to 255; it may be jitted.
+        """Computes the outputs for uint8 images, 0 to 255; it may be jitted.
+
+        Args:
+            images: uint8 `[N, H, W, C]`, or `[N, H, W]` for a network of gray images.
 
         Raises:
             UsageError: if the images are not uint8, or have another number of channels or axes.
         """
         images, channels = jnp.asarray(images), len(self.info.mean)
+        if images.ndim == 3 and channels == 1:
+            images = images[..., None]
         if images.dtype != jnp.uint8 or images.ndim != 4 or images.shape[-1] != channels:
             raise UsageError(
                 f"Images must be uint8 [N, H, W, {channels}] with values 0 to 255, not"
                 f" {images.dtype} {list(images.shape)}: convert them."
             )
         return self.outputs(images)
+
+    def predict(self, images: "Iterable[Image]", *, top_k: int = 5) -> "list[list[Prediction]]":
+        """Returns the most probable classes of image files or arrays of any size.
+
+        Args:
+            images: the images, see `kd_jax.pretrained.predicting.Predictor`.
+            top_k: number of classes per image.
+        """
+        return self._predictor(images, top_k=top_k)
+
+    @functools.cached_property
+    def _predictor(self) -> "Predictor":
+        from kd_jax.pretrained.predicting import Predictor
+
+        return Predictor(self)
 
     def outputs(self, images: jax.Array) -> Outputs:
         """Computes the outputs for images `[N, H, W, C]`, 0 to 255, of any dtype, unchecked."""
@@ -220,7 +256,8 @@ def load(
     Of a stage with `ema_decay`, it reads the averages.
 
     Args:
-        stage: folder of a finished stage, such as `runs/quickstart/student`.
+        stage: folder of a finished stage, such as `runs/quickstart/student`, or a file that
+            `kd-jax export --format=safetensors` wrote.
         role: role of the network in the stage. None is `student`, or the first role where there is
             no student.
         checkpoint: `last` or `best`.
@@ -230,10 +267,14 @@ def load(
         UsageError: if there is no such network, or a user's own module that registered it cannot
             be imported.
     """
-    weights = Weights.find(absolute_path(stage), role, checkpoint, key)
+    from kd_jax.pretrained import network_files  # imports the tables, which import this module
+
+    path, sharding = absolute_path(stage, key), SingleDeviceSharding(jax.devices()[0])
+    if path.is_file():  # a FIFO is none
+        if role is not None:
+            raise UsageError(f"{key} = {str(path)!r} is a file of one network: omit the role.")
+        info, variables = network_files.read(path, key)
+        return Trained.of(info, jax.device_put(variables, sharding))
+    weights = Weights.find(path, role, checkpoint, key)
     info = weights.info
-    network = info.module()
-    view = jax.ShapeDtypeStruct((1, *info.size, len(info.mean)), jnp.float32)
-    shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), view)
-    variables = weights.read(shapes, SingleDeviceSharding(jax.devices()[0]))
-    return Trained(network, variables, Views({"student": info.view}, filter=info.filter), info)
+    return Trained.of(info, weights.read(info.shapes(info.module()), sharding))

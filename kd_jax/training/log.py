@@ -11,6 +11,9 @@ from tqdm import tqdm
 
 from kd_jax.core.files import write_atomically
 
+_PRINT_SECONDS = 10.0
+"""Time between two lines of progress where there is no terminal."""
+
 
 class MetricsLog:
     """`metrics.jsonl`: one JSON object per line, in the order of the steps.
@@ -34,14 +37,36 @@ class MetricsLog:
 
 
 class ProgressLine:
-    """Progress of a stage: a bar on a terminal, elsewhere a line every ten seconds."""
+    """Progress of a stage: a bar on a terminal, elsewhere a line every ten seconds.
 
-    def __init__(self, name: str, steps: int, batch_size: int, enabled: bool = True):
+    The time left of the whole run counts evaluations and saves as they took until now.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        steps: int,
+        batch_size: int,
+        enabled: bool = True,
+        *,
+        later: float = 0.0,
+    ):
+        """Begins.
+
+        Args:
+            name: name of the stage.
+            steps: number of steps of the stage.
+            batch_size: number of images per step.
+            enabled: print; only one process of a run does.
+            later: number of steps of this stage that take as long as all later stages.
+        """
         self._name, self._steps, self._batch_size = name, steps, batch_size
-        self._enabled = enabled
-        self._images, self._seconds = 0, 0.0
+        self._enabled, self._later = enabled, later
+        self._images, self._seconds, self._away = 0, 0.0, 0.0
         self._printed = time.monotonic()
         self._since: float | None = self._printed
+        self._paused: float | None = None
+        self._advanced = self._compiled = False
         self._bar = None
         if enabled and sys.stderr.isatty():
             self._bar = tqdm(total=steps, desc=name, unit="step", dynamic_ncols=True)
@@ -64,33 +89,52 @@ class ProgressLine:
         return self._seconds * self._batch_size / self._images if self._images else 0.0
 
     def pause(self) -> None:
-        """Leaves out the time from now to the next `advance`: it is not training."""
+        """Leaves out the time from now to the next `begin` or `advance`: it is not training."""
+        if self._since is not None:
+            self._paused = time.monotonic()
         self._since = None
+
+    def begin(self) -> None:
+        """Ends a pause before the next step starts. The first step, which compiles, is left out."""
+        if self._since is not None or not self._advanced:
+            return
+        self._since = time.monotonic()
+        if self._paused is not None and self._compiled:
+            self._away += self._since - self._paused
+        self._compiled = True  # the first pause compiles the evaluation
 
     def advance(self, step: int, steps: int, loss: float) -> None:
         """Reports that `steps` more steps are completed, up to `step`."""
-        now = time.monotonic()
+        now, self._advanced = time.monotonic(), True
         if self._since is not None:
             self._images += steps * self._batch_size
             self._seconds += now - self._since
         self._since = now
         if self._bar is not None:
             self._bar.n = step
-            self._bar.set_postfix_str(f"loss {loss:.4g}, {self.images_per_second:,.0f} images/s")
-        elif now - self._printed >= 10:
+            self._bar.set_postfix_str(", ".join([f"loss {loss:.4g}", *self._pace(step)]))
+        elif now - self._printed >= _PRINT_SECONDS:
             self._printed = now
-            self.say(f"step {step}/{self._steps}, loss {loss:.4g}, {self._pace(step)}")
+            self.say(", ".join([f"step {step}/{self._steps}, loss {loss:.4g}", *self._pace(step)]))
 
-    def _pace(self, step: int) -> str:
-        speed = self.images_per_second
-        if not speed:
-            return "compiling"
-        seconds = round((self._steps - step) * self._batch_size / speed)
-        hours, minutes = seconds // 3600, seconds // 60 % 60
-        left = f"{hours}h{minutes:02}m" if hours else f"{minutes}m{seconds % 60:02}s"
-        return f"{speed:,.0f} images/s, {left} left"
+    def _pace(self, step: int) -> list[str]:
+        """Returns the speed and the time left, or nothing before the speed is known."""
+        if not (seconds := self.step_seconds):
+            return []
+        left, whole = self._steps - step, 1 + self._away / self._seconds
+        words = [f"{self.images_per_second:,.0f} images/s", f"{duration(left * seconds)} left"]
+        if self._later:
+            words.append(f"about {duration((left + self._later) * seconds * whole)} for all stages")
+        return words
 
     def say(self, text: str) -> None:
         """Prints a line without breaking the bar."""
         if self._enabled:
             tqdm.write(f"[{self._name}] {text}", file=sys.stderr)
+
+
+def duration(seconds: float) -> str:
+    """Returns a time in words, as in `1m30s` or `2h05m`."""
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{whole % 60:02}s"

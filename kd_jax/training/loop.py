@@ -211,9 +211,9 @@ class Loop:
             "images_per_second": round(speed, 1),
         }
         self.log.write(entry)
+        pace = f", {speed:,.0f} images/s" if speed else ""
         self.line.say(
-            f"epoch {found['epoch']:g}, loss {train['loss']:.4g},"
-            f" {self._headline(found)}, {speed:,.0f} images/s"
+            f"epoch {found['epoch']:g}, loss {train['loss']:.4g}, {self._headline(found)}{pace}"
         )
 
     def _headline(self, metrics: Mapping[str, float]) -> str:

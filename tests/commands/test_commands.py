@@ -7,6 +7,7 @@ import sys
 
 import jax
 import pytest
+import small_config
 from etils import epath
 
 import kd_jax
@@ -59,7 +60,7 @@ OUTPUTS = {
     "evaluate source": ["--network=no", "--source=digits"],
     "align": ["--images=i", "--landmarks=l", "--size=112x112"],
     "import": ["--weights=no", "--network=resnet8", "--mean=0", "--std=1"],
-    "train": ["--config=quickstart:smoke"],
+    "train": [f"--config={small_config.__file__}"],
 }
 
 

@@ -48,6 +48,9 @@ def test_a_folder_or_a_list_of_images(faces, network, trained, tmp_path, capsys)
     np.testing.assert_allclose(unit, embeddings[[7, 1]], rtol=1e-3, atol=1e-5)
     _, without, _ = embedded(out, network, f"--images={images}", "--raw", "--no-flip")
     assert not np.allclose(raw, without, rtol=0.01)
+    name, one, _ = embedded(out, network, f"--images={faces / names[1]}", "--raw", "--flip")
+    assert name.tolist() == ["Person_0_0002.png"]
+    np.testing.assert_allclose(one, raw[1:], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,6 @@ def student_config(faces, trained, **data):
     return config
 
 
-def test_a_streamed_run_is_the_same_run(faces, trained, tmp_path):
-    streamed = Run(small_faces.get_config(faces, stream=True), tmp_path).run()
-    assert numbers(streamed) == numbers(trained[1])
-
-
 def test_a_streamed_run_under_pmap(faces, trained, tmp_path):
     config = student_config(faces, trained, stream=True)
     config |= {"execution": "pmap", "num_devices": 2}
@@ -39,8 +34,9 @@ def test_a_streamed_run_under_pmap(faces, trained, tmp_path):
     assert last == pytest.approx(numbers(trained[1])[1][0], rel=1e-4)
 
 
-def test_an_interrupted_stream_ends_with_the_same_numbers(faces, trained, tmp_path, monkeypatch):
-    config = student_config(faces, trained, stream=True)
+def test_a_stream_that_is_interrupted_is_the_same_run(faces, trained, tmp_path, monkeypatch):
+    """The images of the other run were in the memory of the devices."""
+    config = small_faces.get_config(faces, stream=True)
     steps = StreamedLoader.steps
 
     def stopping(self, order, step, count):
@@ -52,7 +48,7 @@ def test_an_interrupted_stream_ends_with_the_same_numbers(faces, trained, tmp_pa
         patch.setattr(StreamedLoader, "steps", stopping)
         with pytest.raises(Stopped, match="saved at step 5"):
             Run(config, tmp_path).run()
-    assert numbers(Run(config, tmp_path).run()) == numbers(trained[1])[1:]
+    assert numbers(Run(config, tmp_path).run()) == numbers(trained[1])
 
 
 def test_validation_images_stream_too(faces, trained, tmp_path):

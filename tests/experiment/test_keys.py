@@ -146,7 +146,8 @@ def test_an_own_normalization_needs_both_values():
 def test_a_new_name_of_a_choice_drops_the_keys_that_it_does_not_have(tmp_path):
     faces = small_faces.get_config(tmp_path)
     spec = overridden(faces, "data.source.path=/there", "data.source.name=folder")
-    assert to_config(spec)["data"]["source"] == {"name": "folder", "path": "/there"}
+    kept = {"name": "folder", "path": "/there", "fit": None}
+    assert to_config(spec)["data"]["source"] == kept
     config = small_config.get_config().to_dict()
     key = f"{TEACHER}.optimizers.default"
     spec = overridden(config, f"{key}.name=adamw", f"{key}.b2=0.99", f"{key}.schedule.final=0.1")

@@ -70,6 +70,12 @@ def test_a_crop_is_padded_by_less_than_the_image():
     assert Augmentation(crop_padding=33)  # the class does not know the images
 
 
+def test_a_crop_is_in_the_image():
+    check_sizes(spec(augmentation={"crop": 32}), (32, 40, 3))
+    with pytest.raises(UsageError, match=r"augmentation\.crop = 33 is impossible: choose 1 to 32"):
+        check_sizes(spec(augmentation={"crop": 33}), (32, 40, 3))
+
+
 def test_parts_of_a_batch_divide_the_images_of_a_device(tmp_path):
     says = r"^stages\.teacher\.accumulate = 16 does not divide the 8 images that each device has of"
     with pytest.raises(UsageError, match=says):

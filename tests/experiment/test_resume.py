@@ -31,12 +31,15 @@ def trained_values(stage):
         return checkpoints.restore_stored(10, "trained", replicated(data_mesh(1)))
 
 
-@pytest.mark.parametrize("saves", [2, 26])  # in the first and in the second stage
-def test_an_interrupted_run_ends_with_the_same_numbers(finished, tmp_path, monkeypatch, saves):
+def test_an_interrupted_run_ends_with_the_same_numbers(finished, tmp_path, monkeypatch):
     often = changed({"checkpoint_minutes": 1e-9})  # after every step
-    interrupted(tmp_path, monkeypatch, saves, often)
-    assert (tmp_path / "student").exists() == (saves == 26)
+    interrupted(tmp_path, monkeypatch, 2, often)
+    assert not (tmp_path / "student").exists()
     assert not (tmp_path / "results.json").exists()
+    kd_jax.run(changed({}), tmp_path, stages=["teacher"])
+    interrupted(tmp_path, monkeypatch, 2, often)  # in the second stage
+    assert (tmp_path / "student").exists()
+    assert not (tmp_path / "student" / "stage.json").exists()
     assert numbers(Run(changed({}), tmp_path).run()) == numbers(finished[1])
     for stage in ("teacher", "student"):
         assert logs(tmp_path, stage) == logs(finished[0], stage)
@@ -61,19 +64,20 @@ def test_an_interrupted_online_stage_ends_with_the_same_numbers(online, tmp_path
     assert "student" in theirs["params"]
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 8), (8, 1)])
-def test_a_run_resumes_on_other_devices(finished, tmp_path, monkeypatch, before, after):
+def test_a_run_resumes_on_other_devices(finished, tmp_path, monkeypatch):
+    """It starts on one device, continues on eight, and ends on one."""
     workdir, summary = finished
     config = student_config(workdir / "teacher", num_devices=None)
-    with monkeypatch.context() as patch:
-        patch.setattr("kd_jax.experiment.run.data_mesh", lambda _: data_mesh(before))
-        interrupted(tmp_path, patch, 2, config)
-    monkeypatch.setattr("kd_jax.experiment.run.data_mesh", lambda _: data_mesh(after))
+    for devices in (1, 8):
+        with monkeypatch.context() as patch:
+            patch.setattr("kd_jax.experiment.run.data_mesh", lambda _, n=devices: data_mesh(n))
+            interrupted(tmp_path, patch, 1, config)
+    monkeypatch.setattr("kd_jax.experiment.run.data_mesh", lambda _: data_mesh(1))
     (stage,) = Run(config, tmp_path).run()["stages"]
     assert stage["last"] == pytest.approx(summary["stages"][1]["last"], rel=1e-5)
 
 
-def test_a_signal_saves_and_stops(finished, tmp_path, monkeypatch):
+def test_a_signal_saves_and_stops(tmp_path, monkeypatch):
     config = changed({"stages.student": ...})
     evaluated = Checkpoints.save
 
@@ -85,7 +89,7 @@ def test_a_signal_saves_and_stops(finished, tmp_path, monkeypatch):
         patch.setattr(Checkpoints, "save", stopping)
         with pytest.raises(Stopped, match="stage 'teacher' is saved at step 5 of 20"):
             Run(config, tmp_path).run()
-    assert numbers(Run(config, tmp_path).run()) == numbers(finished[1])[:1]
+    assert not (tmp_path / "results.json").exists()
 
 
 @pytest.mark.parametrize("flag", ["jax_threefry_partitionable", "jax_default_matmul_precision"])

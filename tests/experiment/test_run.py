@@ -52,6 +52,8 @@ def test_a_run_leaves_results_for_people_and_programs(finished):
     report = (workdir / "report.md").read_text()
     assert f"{student['last']['accuracy']:.2%}" in report
     assert "highest accuracy, chosen on the same images" in report
+    assert "[teacher](teacher/metrics.jsonl)" in report
+    assert teacher["size"] == [8, 8]
     assert (workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -123,6 +125,12 @@ def test_a_default_may_be_spelled_later(finished):
 def test_another_config_is_refused(finished, key, value, says):
     with pytest.raises(UsageError, match=rf"{re.escape(says)}.*new --workdir"):
         Run(changed({key: value}), finished[0])
+
+
+def test_parts_of_a_config_may_be_configdicts(finished):
+    config = small_config.get_config()
+    mixed = {**config, "stages": dict(config.stages)}
+    assert Run(mixed, finished[0]).config == finished[1]["config"]
 
 
 def test_a_workdir_that_cannot_be_used_is_named(tmp_path):

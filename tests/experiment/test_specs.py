@@ -20,7 +20,7 @@ SGD = {"name": "sgd", "learning_rate": 0.1}
 def test_a_config_becomes_typed_specifications():
     spec = experiment(changed({}))
     student = spec.stages["student"]
-    assert student.method == HORKD(feature_weight=0.1, pair_weight=1.0)
+    assert student.method == HORKD(feature_weight=0.1, pair_weight=1.0, triplet_weight=0.0)
     sgd = OPTIMIZERS.get("sgd")
     assert student.optimizers["default"] == sgd(learning_rate=0.05, momentum=0.9, schedule=Cosine())
     assert student.trained == ("student",)
@@ -107,7 +107,7 @@ def test_frozen_follows_the_method():
         ("data", ..., "data is missing"),
         ("data", {}, "data.source is missing"),
         ("data.batch_size", ..., "data.batch_size is missing"),
-        ("data.source", {}, "data.source.name is missing: choose one of digits, face_folder"),
+        ("data.source", {}, "data.source.name is missing: choose one of cars196, class_folders"),
         ("data.source.name", "digit", "source.name = 'digit' is unknown: choose one of digits"),
         ("data.augmentation.flp", True, "data.augmentation.flp is not used"),
         ("data.augmentation", 3, "data.augmentation = 3 must be a dictionary"),

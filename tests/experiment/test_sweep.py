@@ -7,26 +7,34 @@ import small_config
 from kd_jax.core.errors import UsageError
 from kd_jax.experiment.sweep import Sweep, mean_and_error, mean_and_std, run_sweep, table
 
+CONFIG = small_config.changed(
+    {
+        "stages.student.method": {"name": "kd"},
+        "stages.teacher.epochs": 0.5,
+        "stages.student.epochs": 0.5,
+    }
+)
+
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     """Folder and results of two seeds of two values over one teacher."""
     folder = tmp_path_factory.mktemp("sweep")
-    sweep = Sweep((0, 1), {"stages.student.method.pair_weight": ("0.5", "2.0")}, ("teacher",))
-    return folder, sweep, run_sweep(small_config.get_config().to_dict(), folder, sweep)
+    sweep = Sweep((0, 1), {"stages.student.method.temperature": ("2.0", "8.0")}, ("teacher",))
+    return folder, sweep, run_sweep(CONFIG, folder, sweep)
 
 
 def test_every_seed_meets_every_value_over_one_shared_stage(swept):
     folder, _, found = swept
     assert [(run["values"], run["seed"]) for run in found["runs"]] == [
-        ({"stages.student.method.pair_weight": value}, seed)
-        for value in ("0.5", "2.0")
+        ({"stages.student.method.temperature": value}, seed)
+        for value in ("2.0", "8.0")
         for seed in (0, 1)
     ]
     assert [[s["name"] for s in run["stages"]] for run in found["runs"]] == [["student"]] * 4
-    config = json.loads((folder / "pair_weight=2.0" / "seed1" / "config.json").read_text())
+    config = json.loads((folder / "temperature=2.0" / "seed1" / "config.json").read_text())
     student = config["stages"]["student"]
-    assert (config["seed"], student["method"]["pair_weight"]) == (1, 2.0)
+    assert (config["seed"], student["method"]["temperature"]) == (1, 2.0)
     assert student["networks"]["teacher"]["init_from"] == str(folder / "shared" / "teacher")
     assert json.loads((folder / "sweep.json").read_text()) == found
     accuracies = [run["stages"][0]["last"]["accuracy"] for run in found["runs"]]
@@ -36,7 +44,7 @@ def test_every_seed_meets_every_value_over_one_shared_stage(swept):
 def test_a_finished_sweep_is_not_run_again(swept):
     folder, sweep, found = swept
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("stage.json")}
-    assert run_sweep(small_config.get_config().to_dict(), folder, sweep) == found
+    assert run_sweep(CONFIG, folder, sweep) == found
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("stage.json")} == before
 
 

@@ -19,10 +19,10 @@ def test_terms_and_whole_loss_of_a_stage(tmp_path, capsys):
     kd_jax.run(small_config.get_config(), run, stages=("teacher",))
     command = [f"--workdir={tmp_path}", f"--config={CONFIG}", "--stage=student", f"--run={run}"]
     assert gradient_norms.main([*command, "--every=2", "--steps=3"]) == 0
-    assert "| triplet" in capsys.readouterr().out
+    assert "| center" in capsys.readouterr().out
     measured = json.loads((tmp_path / "norms.json").read_text())
     assert [entry["step"] for entry in measured] == [0, 2]
-    names = {"hard", "feature", "pair", "triplet", "center", gradient_norms.TOTAL}
+    names = {"hard", "feature", "pair", "center", gradient_norms.TOTAL}
     for entry in measured:
         assert set(entry["norm"]) == names
         # The gradient of the sum is the sum of the gradients: their projections add up.

@@ -17,6 +17,9 @@ def test_a_smoke_run_resumes_and_the_table_holds_its_numbers(
     small_faces.write(tmp_path / "faces", scale=6)
     config = load_config(f"kdim/lfw:baselines=true,{ARGUMENT}")
     config.data.source.size = None
+    monkeypatch.delitem(kdim_tables.STAGES, "alone_hr")  # trained as alone_lr
+    del config.stages.alone_hr
+    config.pipeline = tuple(name for name in config.pipeline if name != "alone_hr")
     monkeypatch.setattr(kdim_tables, "load_config", lambda _: config)
     options = [f"--{name}={tmp_path / 'faces'}" for name in ("path", "images")]
     options += [f"--pairs={tmp_path / 'faces' / 'pairs.txt'}", f"--workdir={tmp_path}"]

@@ -2,6 +2,7 @@
 
 import importlib
 import pathlib
+import runpy
 import subprocess
 import sys
 
@@ -40,11 +41,19 @@ def test_a_wrong_option_is_one_sentence(script, options, says, tmp_path, capsys)
     "script",
     ["horkd_table1", "horkd_ablation", "ekd_tables", "kdim_tables", "face_tables", "tsne"],
 )
-def test_a_script_of_a_table_runs_as_a_file(script, tmp_path):
-    command = [sys.executable, str(ROOT / "experiments" / f"{script}.py"), "--help"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert f"python experiments/{script}.py --workdir=" in done.stdout
+def test_a_script_of_a_table_runs_as_a_file(script, tmp_path, capsys, monkeypatch):
+    """The folder of the script is on the path, and the root of the repository is not."""
+    path = ROOT / "experiments" / f"{script}.py"
+    others = [x for x in sys.path if pathlib.Path(x).resolve() != ROOT]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [str(path.parent), *others])
+    monkeypatch.setattr("sys.argv", [str(path), "--help"])
+    for name in [name for name in sys.modules if name.partition(".")[0] == "experiments"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(path), run_name="__main__")
+    assert end.value.code == 0
+    assert f"python experiments/{script}.py --workdir=" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

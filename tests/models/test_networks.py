@@ -99,11 +99,13 @@ def _program(network, *shape):
     by_xla = mock.patch.object(
         convolution.lax, "platform_dependent", lambda *arrays, default, **_: default(*arrays)
     )
+    convolution._by_platform.clear_cache()  # other tests traced it as for CPUs
     with by_xla:
         program, shapes = jax.make_jaxpr(
             lambda key: network.init_with_output(key, jnp.zeros(shape), train=False),
             return_shape=True,
         )(jax.random.key(0))
+    convolution._by_platform.clear_cache()
     return program.jaxpr, *shapes
 
 

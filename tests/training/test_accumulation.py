@@ -67,7 +67,8 @@ def whole():
 
 
 @pytest.mark.parametrize(
-    ("execution", "devices", "parts"), [("jit", 1, 4), ("jit", 8, 2), ("pmap", 2, 4)]
+    ("execution", "devices", "parts"),
+    [pytest.param("jit", 1, 4, marks=pytest.mark.long), ("jit", 8, 2), ("pmap", 2, 4)],
 )
 def test_the_same_image_gets_the_same_crop_and_partner(whole, execution, devices, parts):
     found = viewed(execution, devices, Supervised(), parts)

@@ -18,7 +18,9 @@ def assert_close(found, expected, rtol):
         assert error <= rtol, (jax.tree_util.keystr(path), error)
 
 
-EVERYWHERE = [("jit", 2), ("jit", 8), ("pmap", 1), ("pmap", 2), ("pmap", 8)]
+# Eight devices have two images each, so they show every error that two devices show.
+TWO = [pytest.param(execution, 2, marks=pytest.mark.long) for execution in ("jit", "pmap")]
+EVERYWHERE = [("jit", 8), ("pmap", 1), ("pmap", 8), *TWO]
 
 
 @pytest.mark.parametrize(("execution", "devices"), EVERYWHERE)
@@ -37,7 +39,12 @@ def one_device_online():
 
 
 @pytest.mark.parametrize(
-    ("execution", "devices", "shared"), [("jit", 2, False), ("jit", 8, True), ("pmap", 8, False)]
+    ("execution", "devices", "shared"),
+    [
+        pytest.param("jit", 2, False, marks=pytest.mark.long),
+        ("jit", 8, True),
+        ("pmap", 8, False),
+    ],
 )
 def test_they_agree_on_an_online_stage_with_modules(
     one_device_online, execution, devices, shared, monkeypatch

@@ -51,3 +51,48 @@ def test_a_line_has_the_remaining_time(monkeypatch, capsys):
     line.advance(100, 100, 0.25)
     err = capsys.readouterr().err
     assert err == "[student] step 100/1000, loss 0.25, 500 images/s, 1m30s left\n"
+
+
+def test_steps_between_two_evaluations_are_counted_as_a_whole(monkeypatch):
+    """An epoch of one step has a speed too; the first step, which compiles, has none."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    line = ProgressLine("student", 100, 64, enabled=False)
+    line.pause()
+    line.begin()
+    now[0] = 30.0  # compilation
+    line.advance(1, 1, 0.5)
+    assert line.images_per_second == 0
+    for step in (2, 3):
+        line.pause()
+        now[0] += 10.0  # evaluation
+        line.begin()
+        now[0] += 2.0
+        line.advance(step, 1, 0.5)
+    assert line.images_per_second == 32
+
+
+def test_before_the_speed_is_known_there_is_no_pace(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    line = ProgressLine("student", 660, 64)
+    line.pause()
+    now[0] = 20.0
+    line.advance(1, 1, 2.461)
+    assert capsys.readouterr().err == "[student] step 1/660, loss 2.461\n"
+
+
+def test_the_time_of_all_stages_counts_later_stages_and_evaluations(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    line = ProgressLine("student", 100, 10, later=50.0)
+    for step, evaluation in ((10, 0.0), (20, 3.0), (30, 10.0)):
+        if step > 10:
+            line.pause()
+            now[0] += evaluation
+            line.begin()
+        now[0] += 10.0
+        line.advance(step, 10, 0.5)
+    # One second per step; the first evaluation compiles, the second took 10 s for 30 s of steps.
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith("10 images/s, 1m10s left, about 2m40s for all stages")

@@ -79,8 +79,7 @@ def test_every_part_learns_and_every_term_is_logged(one_device):
             lambda a, b: bool(np.any(a != np.asarray(b))), state.params[group], first.params[group]
         )
         assert all(jax.tree.leaves(moved)), group
-    weights = {"cross_entropy": 1, "feature_l1": 0.1, "pair_relation": 1}
-    weights |= {"triplet_relation": 1, "center_relation": 1}
+    weights = {"cross_entropy": 1, "feature_l1": 0.1, "pair_relation": 1, "center_relation": 1}
     assert set(metrics) == {"loss", *weights, "accuracy/teacher", "accuracy/student"}
     total = sum(weight * metrics[name] for name, weight in weights.items())
     np.testing.assert_allclose(metrics["loss"], total, rtol=1e-5)
@@ -184,7 +183,12 @@ def test_mixup_weighs_the_loss_of_both_labels(mixed):
 
 
 @pytest.mark.parametrize(
-    ("execution", "devices"), [("jit", 2), ("jit", 8), ("pmap", 1), ("pmap", 2), ("pmap", 8)]
+    ("execution", "devices"),
+    [
+        ("jit", 8),
+        ("pmap", 8),
+        *(pytest.param(*x, marks=pytest.mark.long) for x in (("jit", 2), ("pmap", 1), ("pmap", 2))),
+    ],
 )
 def test_mixup_is_the_same_everywhere(mixed, execution, devices):
     found = train(execution, devices, 1, method=Supervised(), mixup=1.0)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import jax
 import numpy as np
 
-from kd_jax.core.errors import UsageError, reason
+from kd_jax.core.errors import UsageError, check_choice, reason
 from kd_jax.data.local_files import expanded, open_file
 from kd_jax.data.preprocessing import Degradation, check_aspect
 from kd_jax.evaluation.base import EvaluationContext, PyTree
@@ -15,17 +15,27 @@ from kd_jax.evaluation.embed_sets import SetEmbedder, check_size
 Size = tuple[int, int]
 
 
-def embedder(context: EvaluationContext, degradation: Degradation | None = None) -> SetEmbedder:
+def embedder(
+    context: EvaluationContext,
+    degradation: Degradation | None = None,
+    further: str | None = None,
+) -> SetEmbedder:
     """Returns a function from variables and images to the embeddings of every name, in a dict.
 
     Args:
         context: networks and devices.
         degradation: blur and filters of low resolutions; None is the default of `Degradation`.
+        further: name of one more network, which need not be evaluated itself.
     """
 
     def embed(variables: PyTree, images: jax.Array) -> dict[str, jax.Array]:
         outputs = context.predict(variables, images)
-        return {name: outputs[name].embedding for name in context.names}
+        embeddings = {name: outputs[name].embedding for name in context.names}
+        if further is None or further in embeddings:
+            return embeddings
+        every = {} if context.outputs is None else context.outputs(variables, images)
+        check_choice(further, (*context.names, *every), "gallery")
+        return {**embeddings, further: every[further].embedding}
 
     return SetEmbedder(embed, context.mesh, context.batch_size, degradation)
 

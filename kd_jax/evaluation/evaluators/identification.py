@@ -135,6 +135,7 @@ class IdentificationEvaluator(Evaluator):
                                 probes.labels,
                                 ranks=ranks,
                                 ranked=self.ranked,
+                                mesh=context.mesh,
                             )
                         for rank, rate in result.cmc.items():
                             metrics[name][suffixed(f"rank_{rank}", distance, size)] = rate

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import ml_dtypes
@@ -25,6 +26,42 @@ DTYPES: dict[str, Any] = {
 """The dtype of each name in a header."""
 
 _LONGEST_HEADER = 100_000_000
+
+
+def serialize(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    """Returns a file with arrays by name, and with texts by key in `__metadata__`.
+
+    Raises:
+        KeyError: if the format has no name for a dtype.
+    """
+    names = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    parts, end = [], 0
+    for name in sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name)):
+        array = np.asarray(arrays[name])
+        first, end = end, end + array.nbytes
+        header[name] = {
+            "dtype": names[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": [first, end],
+        }
+        parts.append(array.tobytes())
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the arrays begin at a multiple of 8, as in the original
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
+
+
+def read_metadata(content: bytes) -> dict[str, str]:
+    """Returns the texts in `__metadata__` of a file; none if there are none.
+
+    Raises:
+        ValueError: if the file is not of this format.
+    """
+    if not is_safetensors(content):
+        raise ValueError("it has no header")
+    start = 8 + int.from_bytes(content[:8], "little")
+    texts = json.loads(content[8:start].decode("utf-8")).get("__metadata__", {})
+    return {str(key): str(text) for key, text in texts.items()} if isinstance(texts, dict) else {}
 
 
 def is_safetensors(content: bytes) -> bool:

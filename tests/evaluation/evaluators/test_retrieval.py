@@ -1,10 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from evaluation import small_context
 
 from kd_jax.core.errors import UsageError
 from kd_jax.data import ImageSet
-from kd_jax.evaluation import EVALUATORS, recall_at_k
+from kd_jax.evaluation import EVALUATORS, recall_at_k, retrieval
 
 RNG = np.random.default_rng(1)
 LABELS = (np.arange(37) % 6).astype(np.int32)
@@ -52,3 +54,67 @@ def test_impossible_options_are_refused():
             evaluator(ks=ks)
     with pytest.raises(UsageError, match=r"ks = \(1, 37\) is impossible: choose 1 to 36"):
         evaluator(ks=(1, 37)).build(small_context.make(IMAGES)[0])
+
+
+def rows_of(size, name, **filters):
+    images = IMAGES.images
+    if size is not None:
+        images = np.asarray(small_context.reduced(images, size, **filters)).astype(np.uint8)
+    return small_context.embeddings(images, WEIGHTS[name])
+
+
+@pytest.mark.parametrize("mode", ["hr_lr", "lr_lr"])
+def test_low_queries_against_a_sharp_or_low_gallery_of_another_network(mode):
+    """Both networks have 4 outputs, so that scores between them exist; they mean nothing."""
+    context, traces = small_context.make(IMAGES, devices=8)
+    options = {"probe_sizes": (2,), "down": "box", "blur": 1.0}
+    metrics = ("map_at_r", "recall")
+    evaluate = evaluator(ks=(2,), mode=mode, gallery="teacher", metrics=metrics, **options).build(
+        context
+    )
+    found = evaluate(small_context.on_devices(context, WEIGHTS))
+    assert len(traces) == 1
+    for name in small_context.NAMES:
+        assert list(found[name]) == ["recall_at_2", "map_at_r", "recall_at_2_2", "map_at_r_2"]
+        for size, end in ((None, ""), (2, "_2")):
+            query = rows_of(size, name, down="box", blur=1.0)
+            low = size if mode == "lr_lr" else None
+            gallery = rows_of(low, "teacher", down="box", blur=1.0)
+            expected = retrieval(query, LABELS, gallery, ks=[2], metrics=metrics)
+            assert found[name][f"recall_at_2{end}"] == expected.recall_at[2]
+            assert found[name][f"map_at_r{end}"] == pytest.approx(expected.map_at_r)
+
+
+def test_the_gallery_of_a_network_that_is_not_evaluated():
+    context, _ = small_context.make(IMAGES)
+    predict = context.predict
+    context = dataclasses.replace(
+        context,
+        names=("student",),
+        predict=lambda *args: {"student": predict(*args)["student"]},
+        networks=small_context.NAMES,
+        outputs=predict,
+    )
+    evaluate = evaluator(ks=(1,), gallery="teacher").build(context)
+    found = evaluate(small_context.on_devices(context, WEIGHTS))
+    expected = retrieval(rows_of(None, "student"), LABELS, rows_of(None, "teacher"), ks=[1])
+    assert found == {"student": {"recall_at_1": expected.recall_at[1]}}
+    with pytest.raises(UsageError, match="gallery = 'techer' is unknown: choose one of teacher"):
+        evaluator(gallery="techer").build(context)
+    context = dataclasses.replace(context, networks=(), outputs=None)
+    with pytest.raises(UsageError, match="gallery = 'teacher' is unknown: choose one of student"):
+        evaluator(gallery="teacher").build(context)(small_context.on_devices(context, WEIGHTS))
+
+
+def test_impossible_metrics_and_sizes_are_refused():
+    with pytest.raises(UsageError, match="metrics = 'recal' is unknown"):
+        evaluator(metrics=("recal",))
+    with pytest.raises(ValueError, match="metrics must be one or more of recall, map_at_r"):
+        evaluator(metrics=())
+    with pytest.raises(UsageError, match="mode = 'low' is unknown"):
+        evaluator(mode="low")
+    context, _ = small_context.make(IMAGES, image_shape=(3, 3, 1))
+    with pytest.raises(UsageError, match=r"probe_sizes = \(2, 4\) is impossible: choose 1 to 3"):
+        evaluator(probe_sizes=(2, 4)).build(context)
+    assert evaluator(metrics=("nmi", "recall")).headline == "recall_at_1"
+    assert evaluator(metrics=("nmi",)).headline == "nmi"

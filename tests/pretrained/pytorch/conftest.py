@@ -142,6 +142,13 @@ def some():
     }
 
 
+@functools.cache
+def shapes_of(module, shape):
+    """Returns the variables of a network by shape and dtype."""
+    image = jax.ShapeDtypeStruct(shape, np.float32)
+    return jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
+
+
 @pytest.fixture(scope="session")
 def original():
     """Tables of a network, random variables, and the entries of a file by each table."""
@@ -149,8 +156,7 @@ def original():
     def original(network, num_classes=5, size=None, channels=3, seed=0, **options):
         module = models.create(network, num_classes=num_classes, **options)
         tables = FAMILIES[type(module)](module, size)
-        image = jax.ShapeDtypeStruct((1, *tables[0].size, channels), np.float32)
-        shapes = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
+        shapes = shapes_of(module, (1, *tables[0].size, channels))
         rng = np.random.default_rng(seed)
         variables = jax.tree.map(
             lambda leaf: rng.uniform(0.1, 1, leaf.shape).astype(np.float32), shapes
