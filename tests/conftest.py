@@ -5,6 +5,7 @@ import os
 
 # Also for the commands that tests start. `losses/table.py` compiles the losses with optimization.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+os.environ.setdefault("FLAX_PROFILE", "0")  # a name of each module in the program takes time
 # Without fusion emitters, XLA compiles a train step on the CPU in less than half of the time.
 os.environ.setdefault(
     "XLA_FLAGS",

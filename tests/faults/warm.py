@@ -66,9 +66,9 @@ class Ended:
 
     @property
     def refused(self) -> bool:
-        """True if the child ended with code 2 and exactly one line of an error."""
-        lines = [line for line in self.err.splitlines() if not line.startswith("[")]  # progress
-        return self.code == 2 and len(lines) == 1 and lines[0].startswith("error: ")
+        """True if the child ended with code 2 and one line of an error, after lines of progress."""
+        errors = [line.startswith("error: ") for line in self.err.splitlines()]
+        return self.code == 2 and sum(errors) == 1 and errors[-1] and "Traceback" not in self.err
 
 
 class Warm:
