@@ -1,4 +1,4 @@
-r"""Exports a trained network as StableHLO, ONNX or safetensors.
+r"""Exports a trained network as StableHLO, ONNX, SavedModel or safetensors.
 
     kd-jax export --network=runs/quickstart/student --format=stablehlo --out=student.stablehlo \
         --source=digits
@@ -7,9 +7,10 @@ r"""Exports a trained network as StableHLO, ONNX or safetensors.
 A `stablehlo` or `onnx` file holds the whole computation with its preprocessing: from uint8 images
 [N, H, W, C] of any number N to `logits`, `probabilities` and `embedding`. StableHLO runs by JAX on
 CPUs, NVIDIA GPUs and TPUs, and needs no kd_jax. ONNX, always in float32, needs `pip install
-'kd_jax[onnx]'` here and onnxruntime, or another runtime, where it is used. A `safetensors` file
-holds the weights only, under their names in Flax, and the description of the network: `kd_jax.load`
-and all commands with `--network` take it.
+'kd_jax[onnx]'` here and onnxruntime, or another runtime, where it is used. `tf` writes the same
+computation as a folder, a SavedModel, and needs TensorFlow (`pip install 'kd_jax[tf]'`). A
+`safetensors` file holds the weights only, under their names in Flax, and the description of the
+network: `kd_jax.load` and all commands with `--network` take it.
 
 `--size=HEIGHTxWIDTH` is the size of the images that the file takes (default: that of the training
 images). The file resizes them to the resolution of the network.
@@ -32,7 +33,7 @@ import numpy as np
 
 from kd_jax.commands import _classification, _cli
 from kd_jax.core.errors import UsageError, check_choice
-from kd_jax.core.files import absolute_path, output_file, write_file
+from kd_jax.core.files import absolute_path, output_file, output_folder, write_file
 from kd_jax.data.preprocessing import check_aspect
 
 if TYPE_CHECKING:
@@ -67,14 +68,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> None:
     args, options = _args(argv)
-    path = output_file(args.out, "--out")
+    from kd_jax.pretrained.exporting import FORMATS, in_float32, on_cpu
+
+    format = FORMATS[args.format]
+    path = (output_folder if format.folder else output_file)(args.out, "--out")
     card_path = output_file(f"{args.out}.json", "--out")
 
     from kd_jax.pretrained import agreement, cards
     from kd_jax.pretrained.class_names import read_class_names
-    from kd_jax.pretrained.exporting import FORMATS, in_float32, on_cpu
+    from kd_jax.pretrained.saved_model import unpack
 
-    format, trained = FORMATS[args.format], _cli.load_network(args)
+    trained = _cli.load_network(args)
     if args.classes:
         names = read_class_names(args.classes, trained.info.num_classes)
         trained = dataclasses.replace(
@@ -91,7 +95,10 @@ def _run(argv: list[str]) -> None:
     origin = cards.origin(absolute_path(args.network), args.role, args.checkpoint, "--network")
     card = cards.card(path.name, content, args.format, trained, size, found, images.name)
     card["network"] |= origin
-    write_file(path, content, make_folder=True)
+    if format.folder:
+        unpack(content, path)
+    else:
+        write_file(path, content, make_folder=True)
     write_file(card_path, json.dumps(card, indent=2) + "\n")
     shape = ", ".join(map(str, card["input"]["shape"]))
     holds = f"uint8 images [{shape}]" if format.computes else "weights only"
@@ -106,8 +113,8 @@ def _args(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser = _cli.Parser(__doc__, _EXAMPLE, command="export")
     _cli.add_network(parser)
     add = parser.add_argument
-    add("--format", help="stablehlo, onnx or safetensors")
-    add("--out", help="the file; the card is written next to it")
+    add("--format", help="stablehlo, onnx, tf or safetensors")
+    add("--out", help="the file, of tf the folder; the card is written next to it")
     add("--size", help="HEIGHTxWIDTH of the images (default: that of the training images)")
     add("--classes", help="text file with one class name per line (default: those of the network)")
     add("--check", help="image or folder of images on which the file is compared")
@@ -119,11 +126,6 @@ def _args(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
 
     from kd_jax.pretrained.exporting import FORMATS
 
-    if args.format == "tf":
-        raise UsageError(
-            "--format=tf is not possible: JAX has no converter to TensorFlow that works without"
-            " TensorFlow; export --format=onnx, which TensorFlow's tools read."
-        )
     check_choice(args.format, FORMATS, "--format")
     if args.source:
         parser.refuse(args, ("check",), "with --source")

@@ -1,8 +1,9 @@
-"""Trained networks as files for other programs: StableHLO, ONNX and safetensors.
+"""Trained networks as files for other programs: StableHLO, ONNX, SavedModel and safetensors.
 
-StableHLO and ONNX files hold the whole computation, with the preprocessing and the weights: their
-input is uint8 images `[N, H, W, C]` of any number N, and their outputs are `logits`,
-`probabilities` and `embedding`. A safetensors file holds the weights only.
+StableHLO and ONNX files, and the folders of TensorFlow's SavedModel, hold the whole computation,
+with the preprocessing and the weights: their input is uint8 images `[N, H, W, C]` of any number N,
+and their outputs are `logits`, `probabilities` and `embedding`. A safetensors file holds the
+weights only.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from kd_jax.core.errors import UsageError, reason
-from kd_jax.pretrained import network_files
+from kd_jax.pretrained import network_files, saved_model
 from kd_jax.pretrained.weights import Trained
 
 OUTPUTS = ("logits", "probabilities", "embedding")
@@ -141,6 +142,15 @@ def _run_onnx(content: bytes) -> Program:
     return run
 
 
+def _tf(trained: Trained, size: tuple[int, int]) -> bytes:
+    variables = jax.device_get(trained.variables)  # constants of the program, of no device
+    function = forward(dataclasses.replace(trained, variables=variables))
+    try:
+        return saved_model.archived(function, (*size, len(trained.info.mean)), PLATFORMS)
+    except ImportError as error:
+        raise _missing("tf", error, "tf") from error
+
+
 def _safetensors(trained: Trained, size: tuple[int, int]) -> bytes:
     del size  # weights have none
     return network_files.content(trained.info, trained.variables)
@@ -159,6 +169,7 @@ class Format(NamedTuple):
         load: code that loads the file FILE and computes probabilities of `images`.
         computes: True if a file holds the computation, from uint8 images; false if weights only.
         float32: True if the computation is in float32 whatever the dtype of the network is.
+        folder: True if the content is an archive, to be unpacked into a folder.
     """
 
     write: Callable[[Trained, tuple[int, int]], bytes]
@@ -166,6 +177,7 @@ class Format(NamedTuple):
     load: str
     computes: bool = True
     float32: bool = False
+    folder: bool = False
 
 
 FORMATS = {
@@ -181,6 +193,13 @@ FORMATS = {
         "import onnxruntime; session = onnxruntime.InferenceSession(FILE);"
         ' (probabilities,) = session.run(["probabilities"], {"images": images})',
         float32=True,
+    ),
+    "tf": Format(
+        _tf,
+        saved_model.program,
+        "import tensorflow as tf; network = tf.saved_model.load(FILE);"
+        ' probabilities = network.predict(tf.constant(images))["probabilities"]',
+        folder=True,
     ),
     "safetensors": Format(
         _safetensors,

@@ -115,7 +115,8 @@ class NetworkInfo:
         values = dict(values)
         if "deviation" in values:  # the name of `std` in version 0.1
             values["std"] = values.pop("deviation")
-        new: dict[str, Any] = {"imports": [], "classes": [], "fit": None, "crop": 0}  # not in older versions
+        # These are not in older versions.
+        new: dict[str, Any] = {"imports": [], "classes": [], "fit": None, "crop": 0}
         values = new | values
         wrong = [key for key, is_right in _CHECKS.items() if not is_right(values.get(key))]
         wrong += [key for key in values if key not in _CHECKS]

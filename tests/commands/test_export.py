@@ -85,7 +85,6 @@ def test_a_file_that_differs_is_not_written(network, tmp_path, one_sentence, mon
         (["--format=onnx", "--out=o"], "--network is missing"),
         (["--network=x", "--out=o"], "--format is missing"),
         (["--network=x", "--format=onnx"], "--out is missing"),
-        (["--network=x", "--format=tf", "--out=o"], "export --format=onnx"),
         (["--network=x", "--format=pb", "--out=o"], "--format = 'pb' is unknown"),
         (["--network=x", "--format=onnx", "--out=o", "--split=test"], "without --source"),
         (["--network=x", "--format=onnx", "--out=o", "--source=digits", "--check=c"],

@@ -63,9 +63,10 @@ def test_stablehlo_runs_in_a_process_with_jax_only(trained, expected, tmp_path):
             np.testing.assert_allclose(outputs[name], expected[name], rtol=1e-5, atol=1e-5)
 
 
-def test_onnx_runs_by_onnxruntime(trained, expected):
-    pytest.importorskip("jax2onnx")
-    run = FORMATS["onnx"].run(FORMATS["onnx"].write(trained, SIZE))
+@pytest.mark.parametrize(("format", "package"), [("onnx", "jax2onnx"), ("tf", "tensorflow")])
+def test_other_runtimes_compute_the_same(trained, expected, format, package):
+    pytest.importorskip(package)
+    run = FORMATS[format].run(FORMATS[format].write(trained, SIZE))
     assert run(IMAGES[:1])["logits"].shape == (1, 5)
     for name, array in run(IMAGES).items():
         np.testing.assert_allclose(array, expected[name], rtol=1e-4, atol=1e-4)
