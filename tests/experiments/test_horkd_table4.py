@@ -19,7 +19,7 @@ def trained(tmp_path, monkeypatch):
         (name,) = config["stages"]
         networks = config["stages"][name]["networks"]
         height = networks["student"]["resolution"]
-        made.append((name, height, networks.get("teacher", {}).get("init_from")))
+        made.append((name, height, networks.get("teacher", {}).get("init_from"), config["seed"]))
         recall = (50 + height / 8 + 3 * (name == "student") + config["seed"]) / 100
         metrics = {horkd_table4.METRIC: recall}
         return tables.Result("net", height, recall, metrics, 1.0, "1 x cpu (cpu)", folder / name)
@@ -45,8 +45,8 @@ def test_every_student_learns_from_its_teacher_once(tmp_path, trained, rows, cap
     words = [f"--workdir={tmp_path}", *PATHS, "--resolutions=64,32", "--seeds=0,1"]
     assert horkd_table4.main(words) == 0
     assert len(trained) == 2 * 11
-    assert len({*trained}) == len(trained)  # the folders of the teachers have the seed
-    first = {(name, height): teacher for name, height, teacher in trained[:11]}
+    assert len({*trained}) == len(trained)
+    first = {(name, height): teacher for name, height, teacher, _ in trained[:11]}
     teacher = str(tmp_path / "cars196" / "seed0" / "teacher_64" / "teacher")
     assert first["assistant", 64] == first["student_direct", 32] == first["student_mkd", 64]
     assert first["assistant", 64] == teacher
