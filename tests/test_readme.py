@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 import shlex
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from kd_jax import commands, models
 from kd_jax.experiment.config_files import find_config, load_config
 from kd_jax.experiment.specs import experiment
 from kd_jax.pretrained.recorded import read_recorded
+from kd_jax.pretrained.weights import Trained
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENTS = [
@@ -24,6 +26,8 @@ DOCUMENTS = [
     "docs/costs.md",
     "docs/large_batches.md",
     "docs/methods.md",
+    "docs/retrieval.md",
+    "docs/runs.md",
     "docs/promises.md",
     "docs/teachers.md",
     "CONTRIBUTING.md",
@@ -123,10 +127,12 @@ def test_a_network_of_ones_own_works():
 
 
 def test_a_trained_student_is_loaded(monkeypatch):
-    monkeypatch.setattr(kd_jax, "load", lambda folder: lambda images: (folder, images))
+    student = mock.Mock(side_effect=lambda images: ("student", images), spec=Trained)
+    monkeypatch.setattr(kd_jax, "load", {"runs/quickstart/student": student}.get)
     monkeypatch.setattr(kd_jax, "Embedder", lambda trained: trained)
     names = execute("README.md", "kd_jax.load", images=3)
-    assert names["outputs"] == names["embeddings"] == ("runs/quickstart/student", 3)
+    assert names["outputs"] == names["embeddings"] == ("student", 3)
+    student.predict.assert_called_once_with(["photo.jpg", "other.png"])
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, *NOTES])
