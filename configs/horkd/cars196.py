@@ -16,5 +16,5 @@ def get_config(argument: str | None = None) -> ConfigDict:
     """Returns the experiment."""
     source = {"name": "cars196", "path": "cars196"}
     return sibling(__file__, "cub200.py").retrieval(
-        argument, source, teacher_epochs=64.0, epochs=127.0
+        argument, source, mkd_weight=0.1, teacher_epochs=64.0, epochs=127.0
     )

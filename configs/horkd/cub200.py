@@ -24,7 +24,8 @@ the teacher and 128 for the students, the triplet loss with distance-weighted mi
 students of RKD start from ImageNet weights. `weights` and `student_weights` name their folders, as
 `kd-jax import` makes them of torchvision's files; without them all networks start from random
 weights, with a learning rate of `learning_rate`, and reach much less. Images are resized to `size`
-* 8/7, trained on random windows of `size`, and evaluated on the one in the center.
+* 8/7 whatever their aspect ratio, as RKD's to 256x256, trained on random windows of `size`, and
+evaluated on the one in the center.
 
 The configs `horkd/cars196` and `horkd/sop` are this one on other images.
 
@@ -44,17 +45,18 @@ from ml_collections import ConfigDict
 from kd_jax.experiment import from_stage, parse_argument, stage
 
 RKD: dict[str, dict[str, Any]] = {
-    "teacher": {"rate": 1e-5, "epochs": 40, "milestones": (25, 30, 35), "factor": 0.5},
-    "student": {"rate": 1e-4, "epochs": 80, "milestones": (40, 60), "factor": 0.1},
+    "teacher": {"rate": 1e-5, "factor": 0.5, "drops": (25 / 40, 30 / 40, 35 / 40)},
+    "student": {"rate": 1e-4, "factor": 0.1},
 }
 """Recipe of lenscloth/RKD, which calls 100 steps an epoch."""
 OTHERS: dict[str, dict[str, Any]] = {
     "rkd": {"hard_weight": 0.0, "distance_weight": 1.0, "angle_weight": 2.0},
     "darkrank": {},
-    "mkd": {},
+    "mkd": {"loss": "triplet", "options": {"mining": "batch_hard", "margin": 0.0}},
     "pkt": {},
 }
-"""Further methods, with the options of their authors for retrieval."""
+"""Further methods. RKD, whose student is not normalized, and MKD have the options of their authors;
+the weight of MKD is for batches of 32 images."""
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
@@ -69,6 +71,8 @@ def retrieval(
     *,
     ks: tuple[int, ...] = (1, 2, 4, 8),
     stream: bool = False,
+    drops: tuple[float, float] = (1 / 2, 3 / 4),
+    mkd_weight: float = 0.3,
     **defaults: Any,
 ) -> ConfigDict:
     """Returns the experiment on other images.
@@ -78,6 +82,8 @@ def retrieval(
         source: source of the images.
         ks: values of K of Recall@K.
         stream: decode the images batch by batch.
+        drops: fractions of the training of a student after which the learning rate drops.
+        mkd_weight: weight of MKD's relative teacher.
         **defaults: defaults of the arguments that differ from those for CUB.
     """
     known = {
@@ -110,7 +116,7 @@ def retrieval(
     config = ConfigDict()
     config.experiment = f"horkd_{source['name']}_{arg.student}_{arg.resolution}"
     config.data = {
-        "source": images | {"fit": {"size": (stored, stored)}},
+        "source": images | {"fit": {"size": (stored, stored), "mode": "stretch"}},
         "batch_size": arg.batch_size,
         "eval_batch_size": 256,
         "images_per_class": 4,
@@ -135,7 +141,7 @@ def retrieval(
     def train(method: dict[str, Any], role: str, resolution: int, **teacher: Any) -> dict[str, Any]:
         recipe = RKD[role]
         epochs = arg.teacher_epochs if role == "teacher" else arg.epochs
-        milestones = [epoch * epochs / recipe["epochs"] for epoch in recipe["milestones"]]
+        milestones = [fraction * epochs for fraction in recipe.get("drops", drops)]
         adam = {
             "name": "adam",
             "learning_rate": arg.learning_rate or (recipe["rate"] if started[role] else 1e-3),
@@ -167,6 +173,10 @@ def retrieval(
         stages["student_direct"] = train(horkd, "student", arg.resolution, teacher=teacher)
     for name, options in OTHERS.items() if arg.others else ():
         method = {"name": name, **label, **options}
-        stages[f"student_{name}"] = train(method, "student", arg.resolution, teacher=teacher)
+        if name == "mkd":
+            method["relative_weight"] = mkd_weight
+        one = train(method, "student", arg.resolution, teacher=teacher)
+        one["networks"]["student"]["options"]["normalize_embedding"] = name != "rkd"
+        stages[f"student_{name}"] = one
     config.stages, config.pipeline = stages, tuple(stages)
     return config

@@ -21,6 +21,8 @@ def get_config(argument: str | None = None) -> ConfigDict:
         source,
         ks=(1, 10, 100, 1000),
         stream=True,
+        drops=(1 / 3, 2 / 3),
+        mkd_weight=1.0,
         embedding=64,
         teacher_epochs=86.0,
         epochs=129.0,

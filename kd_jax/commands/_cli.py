@@ -59,7 +59,7 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UsageError: for an unknown option, a wrong value, or a module that cannot be imported.
         """
-        args, unknown = self.parse_known_args(argv)
+        args, unknown = self.parse_known_intermixed_args(argv)
         if unknown:
             word = unknown[0]
             known = [option for action in self._actions for option in action.option_strings]

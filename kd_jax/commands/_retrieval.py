@@ -1,6 +1,8 @@
 """Embeddings of folders of images of any size, for `kd-jax evaluate --retrieval` and `search`."""
 
 import argparse
+import dataclasses
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -38,7 +40,7 @@ def add_gallery_network(parser: _cli.Parser) -> None:
     add("--gallery_role", help="role of that network in its stage")
     add(
         "--fit",
-        help="HEIGHTxWIDTH to which images are scaled and cropped (default: input of the network)",
+        help="HEIGHTxWIDTH to which images are scaled and cropped (default: the training images)",
     )
 
 
@@ -53,11 +55,16 @@ def load_networks(args: argparse.Namespace) -> list[Trained]:
 
 
 def fit_of(args: argparse.Namespace, networks: list[Trained]) -> Fit:
-    """Returns the shape that all images are brought to: by default the largest input."""
+    """Returns the shape that all images are brought to: by default that of training images.
+
+    Of two networks, it is that of the larger images.
+    """
     size = _cli.height_and_width(args.fit, "--fit")
-    gray = all(len(network.info.mean) == 1 for network in networks)
+    fits = [network.info.image_fit for network in networks]
+    largest = max(fits, key=lambda fit: fit.size or (0, 0))
+    gray = all(fit.gray for fit in fits)
     try:
-        fit = Fit(size or max(network.info.size for network in networks), gray=gray)
+        fit = dataclasses.replace(largest, size=size or largest.size, gray=gray)
     except ValueError as error:
         raise UsageError(f"--fit={args.fit} is impossible ({error}): make it smaller.") from error
     for network in networks:
@@ -153,6 +160,11 @@ def evaluate(args: argparse.Namespace, degradation: Degradation, sizes: Sizes) -
     asked, labels = class_files(args.retrieval, "retrieval", fit)
     known, gallery_labels = asked, None
     if args.gallery is not None:
+        if os.path.realpath(args.gallery) == os.path.realpath(args.retrieval):
+            raise UsageError(
+                "--gallery is the folder of --retrieval, so that each image would find itself:"
+                " leave --gallery out."
+            )
         known, gallery_labels = class_files(args.gallery, "gallery", fit)
     embedders = [Embedder(one, degradation=degradation) for one in networks]
     both_low = MODES[args.mode][0]

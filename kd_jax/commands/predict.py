@@ -10,6 +10,9 @@ cut out. A network of gray images sees color images in gray. The network then re
 
 The names of the classes are stored with the network. For a network without names, the numbers of
 the classes are printed, and `--classes=FILE`, with one name per line, gives the names.
+
+Files that are no images are left out; the command then ends with the exit code 2. Transparency is
+ignored.
 """
 
 import argparse
@@ -18,8 +21,10 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from kd_jax.commands import _cli
 from kd_jax.core.errors import UsageError, check_choice
@@ -45,17 +50,34 @@ def _run(argv: list[str]) -> None:
     files = image_paths(args.images)
 
     from kd_jax.pretrained.class_names import read_class_names
-    from kd_jax.pretrained.predicting import Predictor
+    from kd_jax.pretrained.predicting import Predictor, fit_image
 
     trained = _cli.load_network(args)
     classes = read_class_names(args.classes, trained.info.num_classes) if args.classes else ()
-    predictions = Predictor(trained, classes)(files, top_k=args.top_k)
-    text = _FORMATS[args.format](files, predictions)
-    if path is None:
-        print(text)
-        return
-    write_file(path, text + "\n", make_folder=True)
-    print(f"the classes of {len(files)} image(s) written to {args.out}")
+    read: list[str] = []
+    errors: list[str] = []
+
+    def images() -> Iterator[np.ndarray]:
+        for file in files:
+            try:
+                image = fit_image(file, trained.info)
+            except UsageError as error:
+                errors.append(str(error))
+                continue
+            read.append(file)
+            yield image
+
+    predictions = Predictor(trained, classes)(images(), top_k=args.top_k)
+    if read:
+        text = _FORMATS[args.format](read, predictions)
+        if path is None:
+            print(text)
+        else:
+            write_file(path, text + "\n", make_folder=True)
+            print(f"the classes of {len(read)} images are in {args.out}")
+    if errors:
+        count = f"{len(errors)} of {len(files)} images are left out, such as: "
+        raise UsageError(f"{count if len(files) > 1 else ''}{errors[0]}")
 
 
 def _args(argv: list[str]) -> argparse.Namespace:

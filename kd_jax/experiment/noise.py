@@ -30,9 +30,10 @@ class Difference(NamedTuple):
         return abs(self.value) <= self.margin
 
     def __str__(self) -> str:
-        """Returns the difference in percentage points, and the verdict."""
-        verdict = "within noise" if self.within_noise else "beyond noise"
-        return f"{100 * self.value:+.2f} ± {100 * self.margin:.2f} ({verdict}: {self.source})"
+        """Returns the difference in percentage points, its interval of 95 %, and the verdict."""
+        verdict = "within" if self.within_noise else "beyond"
+        noise = f"{verdict} the noise of {self.source}"
+        return f"{100 * self.value:+.2f} ± {100 * self.margin:.2f} ({noise})"
 
 
 def standard_error(accuracy: float, number: int) -> float:
@@ -74,7 +75,7 @@ def of_stages(stage: Mapping[str, Any], base: Mapping[str, Any]) -> Difference |
     first, second = (number or 0 for number in numbers)
     error = math.hypot(standard_error(value, first), standard_error(other, second))
     kind = "test" if result_name(stage) == "accuracy" else "validation"
-    source = f"{first:,} {kind} images"
+    source = f"{first:,} {kind} images, without that of seeds"
     return Difference(value - other, _NORMAL * error, source)
 
 

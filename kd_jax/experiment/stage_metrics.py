@@ -62,6 +62,9 @@ class StageMetrics:
         first = next(iter({**spec.evaluators, **every} if tests_new_classes(images) else every))
         self.result = f"{prefix(first)}{every[first].headline}"
         chosen = VALIDATION if data.validation_fraction else first
+        if tests_new_classes(images):  # whose losses may train no classifier
+            on = {name: getattr(each, "split", None) for name, each in spec.evaluators.items()}
+            chosen = next((name for name in on if on[name] == VALIDATION), chosen)
         self.best = spec.best or f"{prefix(chosen)}{every[chosen].headline}"
         context = functools.partial(
             EvaluationContext,

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import statistics
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -95,7 +96,9 @@ def run_sweep(config: Mapping[str, Any], workdir: PathLike, sweep: Sweep) -> dic
         first = {**copy.deepcopy(dict(config)), "seed": sweep.seeds[0]}
         Run(_only(first, sweep.shared), folder / SHARED).run()
     results: list[dict[str, Any]] = []
-    for variant, seed, values in runs:
+    for number, (variant, seed, values) in enumerate(runs, start=1):
+        words = ", ".join([*(f"{key} = {value}" for key, value in variant.items()), f"seed {seed}"])
+        print(f"run {number} of {len(runs)}: {words}", file=sys.stderr, flush=True)
         run = Run(values, folder / _name(variant) / f"seed{seed}", stages=sweep.stages)
         summary = run.run()
         results.append({"values": variant, "seed": seed, "stages": summary["stages"]})

@@ -99,8 +99,12 @@ def origin(path: epath.Path, role: str | None, checkpoint: str, key: str) -> dic
 def _preprocessing(info: NetworkInfo, size: tuple[int, int], inside: bool) -> dict[str, Any]:
     """Returns the steps from images to the input of the network, and where they are computed."""
     resize = None if size == info.size else {"size": list(info.size), "filter": info.filter}
+    center = None
+    if info.center < 1:
+        center = [max(1, round(info.center * side)) for side in size]
     return {
         "inside_the_file": inside,
+        "center": center,
         "resize": resize,
         "scale": "divide by 255",
         "mean": list(info.mean),

@@ -88,7 +88,7 @@ class NetworkInfo:
         fit: size and color of the training images, to which the files of `predict` are brought.
             None if they are not known.
         crop: height of the center of these images that it sees, in proportion to which the width
-            changes; smaller images are seen whole. 0 sees all images whole.
+            changes. Of images of another size it sees the same fraction. 0 sees all images whole.
     """
 
     name: str
@@ -133,6 +133,13 @@ class NetworkInfo:
         lists = {key: tuple(values[key]) for key in ("size", "mean", "std", "imports", "classes")}
         fit = None if values["fit"] is None else _fit(values["fit"])
         return cls(**{**values, **lists, "fit": fit})
+
+    @property
+    def center(self) -> float:
+        """Returns the fraction of height and width that the network sees, in the center."""
+        if not self.crop or self.fit is None or self.fit.size is None:
+            return 1.0
+        return self.crop / self.fit.size[0]
 
     @property
     def image_fit(self) -> Fit:

@@ -14,7 +14,7 @@ from jax.sharding import Sharding, SingleDeviceSharding
 from kd_jax.core.errors import UsageError, check_choice, choices, reason
 from kd_jax.core.files import PathLike, absolute_path, read_json
 from kd_jax.core.hashing import content_hash
-from kd_jax.data.preprocessing import Augmentation, Views
+from kd_jax.data.preprocessing import Views
 from kd_jax.models import Outputs
 from kd_jax.pretrained.info import NetworkInfo
 from kd_jax.training.checkpoints import Checkpoints
@@ -197,7 +197,7 @@ class Trained:
     @classmethod
     def of(cls, info: NetworkInfo, variables: PyTree) -> "Trained":
         """Makes the network of a description, with its variables."""
-        views = Views({"student": info.view}, Augmentation(crop=info.crop), filter=info.filter)
+        views = Views({"student": info.view}, filter=info.filter, center=info.center)
         return cls(info.module(), variables, views, info)
 
     def __repr__(self) -> str:

@@ -54,7 +54,7 @@ def test_table_json_and_csv_have_the_same_classes(folder, network, capsys, tmp_p
     out = tmp_path / "new" / "classes.csv"
     options = ["--format=csv", "--top_k=1", f"--out={out}", f"--classes={names}"]
     assert main([network, images, *options]) == 0
-    assert "of 2 image(s) written" in capsys.readouterr().out
+    assert "the classes of 2 images are in" in capsys.readouterr().out
     rows = list(csv.DictReader(out.read_text().splitlines()))
     assert [row["image"] for row in rows] == files
     assert [row["class"] for row in rows] == ["vwxyz"[classes[0].label] for classes in expected]

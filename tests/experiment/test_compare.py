@@ -57,7 +57,7 @@ def test_common_seeds_are_paired(runs):
 def test_single_runs_have_the_noise_of_their_images(runs):
     base, kd = compare.grouped(compare.read_runs([runs / "alone_0", runs / "kd_0"]))
     found = compare.difference(kd, base, "student")
-    assert found.source == "50 test images"
+    assert found.source == "50 test images, without that of seeds"
     assert found.within_noise
     # 1.96 sqrt(p (1 - p) / 50 + q (1 - q) / 50) with p = 41 / 52 and q = 40 / 52
     assert found.margin == pytest.approx(0.16265, abs=1e-5)

@@ -34,7 +34,9 @@ def test_a_difference_of_two_stages_on_known_images():
     assert small.margin == pytest.approx(0.0083, abs=1e-4)
     assert small.within_noise
     assert not large.within_noise
-    assert str(small) == "+0.50 ± 0.82 (within noise: 10,000 test images)"
+    assert (
+        str(small) == "+0.50 ± 0.82 (within the noise of 10,000 test images, without that of seeds)"
+    )
 
 
 @pytest.mark.parametrize(

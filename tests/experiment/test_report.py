@@ -115,9 +115,9 @@ def test_differences_of_like_networks_say_whether_they_are_noise():
     ]
     lines = differences({"stages": stages})
     assert lines[0].startswith("kd - alone: +2.00 ± 6.2")
-    assert lines[0].endswith("(within noise: 400 test images)")
+    assert lines[0].endswith("(within the noise of 400 test images, without that of seeds)")
     assert "best - alone: +25.00" in lines[1]
-    assert "beyond noise" in lines[1]
+    assert "beyond the noise" in lines[1]
 
 
 def test_test_accuracy_of_face_stages_is_explained():

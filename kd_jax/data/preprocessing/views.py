@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from kd_jax.core.errors import UsageError
 from kd_jax.data.preprocessing.augmentation import Augmentation, example_keys
+from kd_jax.data.preprocessing.crops import center_window
 from kd_jax.data.preprocessing.degradation import Degradation
 from kd_jax.data.preprocessing.resolution import resize
 
@@ -64,12 +65,15 @@ class Views:
             with its `crop` they are cropped to their centers.
         filter: resampling filter, a name in `kd_jax.data.preprocessing.FILTERS`.
         own_augmentation: augment the batch separately for every role.
+        center: fraction of height and width that evaluation sees, in the center of the images, for
+            images of any size; 1 leaves this to `augmentation`.
     """
 
     roles: Mapping[str, View]
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     filter: str = "bicubic"
     own_augmentation: bool = False
+    center: float = 1.0
 
     def training(
         self, key: jax.Array, images: jax.Array, rows: jax.Array, index: jax.Array | None = None
@@ -104,7 +108,11 @@ class Views:
 
     def evaluation(self, images: jax.Array) -> dict[str, jax.Array]:
         """Returns the views without augmentation: uint8 `[N, H, W, C]` to float32 by role."""
-        return self._each_view(self.augmentation.evaluated(images), None, None)
+        seen = self.augmentation.evaluated(images)
+        if self.center < 1:
+            height, width = (max(1, round(self.center * side)) for side in seen.shape[1:3])
+            seen = center_window(seen, (height, width))
+        return self._each_view(seen, None, None)
 
     def _each_view(
         self, images: jax.Array, keys: jax.Array | None, index: jax.Array | None

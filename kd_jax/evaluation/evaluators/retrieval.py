@@ -39,7 +39,8 @@ class RetrievalEvaluator(Evaluator):
             `r_precision`, `nmi`. The last one is slow for many classes.
         gallery: name of the network that embeds the gallery, such as `"teacher"`; None is the
             network of the queries.
-        probe_sizes: heights to which queries are reduced, in addition to full resolution.
+        probe_sizes: heights to which queries are reduced, in addition to full resolution. They are
+            those of the stored images, from which `data.augmentation.crop` then takes the center.
         mode: images that are reduced: `"hr_lr"` for the queries against a gallery at full
             resolution, `"lr_lr"` for both.
         blur: Gaussian filter before the reduction, as in `Degradation`.
@@ -119,7 +120,8 @@ class RetrievalEvaluator(Evaluator):
                 f" images of the split {self.split!r}."
             )
         if self.gallery is not None and context.networks:
-            check_choice(self.gallery, (*context.names, *context.networks), "gallery")
+            known = dict.fromkeys((*context.names, *context.networks))
+            check_choice(self.gallery, known, "gallery")
         if context.image_shape is not None and self.probe_sizes:
             height = context.image_shape[0]
             if max(self.probe_sizes) > height:
