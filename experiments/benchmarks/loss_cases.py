@@ -84,8 +84,7 @@ def _means_and_scales(normal, *size):
 
 def _remembered(normal, n, width, images, negatives):
     def rows(count):
-        x = normal(count, width)
-        return x / np.linalg.norm(x, axis=1, keepdims=True)
+        return _unit(normal(count, width))
 
     index = np.arange(n, dtype=np.int32)
     shifts = 1 + np.arange(negatives) * 7919 % (images - 1)  # everywhere in the memory, never 0
@@ -106,6 +105,30 @@ def _attended(normal, *size):
     return (student,), (teacher,), np.ones((size[0], 1, 1), np.float32)
 
 
+def _unit(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def _unit_pair(normal, n, width):
+    return _unit(normal(n, width)), _unit(normal(n, width))
+
+
+def _classes(normal, n, width):
+    """Draws unit vectors around the centers of classes of about four images.
+
+    A positive is nearer than most negatives, by less than the margins of the losses.
+    """
+    labels = _labels(n, max(2, n // 4))
+    centers = normal(int(labels.max()) + 1, width)
+    return _unit(centers[labels] + 2 * normal(n, width)), labels
+
+
+def _classes_and_boundaries(normal, n, width):
+    embeddings, labels = _classes(normal, n, width)
+    # With one common boundary, the slopes of positives and negatives would cancel to 0.
+    return (embeddings, np.linspace(1, 1.3, labels.max() + 1, dtype=np.float32)), labels
+
+
 # ---------------------------------------------------------------------------- matrix products
 
 
@@ -116,6 +139,14 @@ def _product(x, y):
 def _grams(x, y, *_):
     gram = _product(x, x.T)
     return _product(gram, x), _product(y, y.T)
+
+
+def _gram(x, *_):
+    return _product(_product(x, x.T), x)
+
+
+def _gram_of_trained(trained, *_):
+    return _gram(trained[0])
 
 
 def _cross(x, y, *_):
@@ -152,6 +183,14 @@ def _contrastive_representation_shared(trained, memory, index, negatives, valid)
 
 def _correlation_congruence_paper(student, teacher):
     return losses.correlation_congruence(student, teacher, variant="paper")
+
+
+def _triplet_margin_batch_hard(embeddings, labels):
+    return losses.triplet_margin(embeddings, labels, mining="batch_hard")
+
+
+def _distance_margin(trained, labels):
+    return losses.distance_margin(trained[0], labels, trained[1], mining="batch_hard")
 
 
 CASES = {
@@ -197,6 +236,15 @@ CASES = {
     "rkd_angle": Case(losses.rkd_angle, ["angles"], _pair, _grams, angles=True),
     "triplet_relation": Case(losses.triplet_relation, ["angles"], _pair, _grams, angles=True),
     "hybrid_order": Case(losses.hybrid_order, ["angles", "rows"], _centered, _grams, angles=True),
+    "contrastive_pairs": Case(losses.contrastive_pairs, ["rows"], _classes, _gram),
+    "n_pair": Case(losses.n_pair, ["rows"], _classes),
+    "multi_similarity": Case(losses.multi_similarity, ["rows"], _classes, _gram),
+    "proxy_nca": Case(losses.proxy_nca, ["logits"], _cosines),
+    "triplet_margin": Case(losses.triplet_margin, ["rows"], _classes, _gram),  # semihard
+    "triplet_margin_batch_hard": Case(_triplet_margin_batch_hard, ["rows"], _classes, _gram),
+    "distance_margin": Case(_distance_margin, ["rows"], _classes_and_boundaries, _gram_of_trained),
+    "neighbor_ranking": Case(losses.neighbor_ranking, ["rows"], _unit_pair, _grams),
+    "distance_matrix_gap": Case(losses.distance_matrix_gap, ["rows"], _pair, _grams),
 }
-"""The losses of `kd_jax.losses`. `torch_losses` and `torch_maps` have
-the same names."""
+"""The losses of `kd_jax.losses`. `torch_losses`, `torch_maps` and `torch_metrics` have the same
+names."""

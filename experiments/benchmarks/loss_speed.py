@@ -102,7 +102,7 @@ def in_torch(name: str, inputs: Arrays) -> Callable[[], Any]:
     """Returns a program for value and gradient of a loss in PyTorch, on the device of JAX."""
     import torch
 
-    from experiments.benchmarks import torch_losses, torch_maps
+    from experiments.benchmarks import torch_losses, torch_maps, torch_metrics
 
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
 
@@ -111,7 +111,8 @@ def in_torch(name: str, inputs: Arrays) -> Callable[[], Any]:
         x = x.transpose(0, 3, 1, 2) if x.ndim == 4 else x
         return torch.from_numpy(np.ascontiguousarray(x)).to(device)
 
-    loss = getattr(torch_maps if hasattr(torch_maps, name) else torch_losses, name)
+    modules = (torch_losses, torch_maps, torch_metrics)
+    loss = next(getattr(module, name) for module in modules if hasattr(module, name))
     tensors = jax.tree.map(tensor, inputs)
     trained = [x.requires_grad_() for x in jax.tree.leaves(tensors[0])]
 
