@@ -103,7 +103,7 @@ AS_OTHERS = {"l2", "alone_lr", "alone_hr"}
         pytest.param("horkd/cifar100", (32, 32), marks=pytest.mark.long),
         ("horkd/faces", (112, 112)),
         ("ekd/cifar10", (32, 32)),
-        ("ekd/faces", (112, 112)),
+        pytest.param("ekd/faces", (112, 112), marks=pytest.mark.long),
         ("kdim/casia:baselines=true", (112, 96)),
     ],
 )

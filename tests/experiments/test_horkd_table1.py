@@ -39,7 +39,7 @@ def test_the_baselines_are_of_vgg11_and_may_have_the_recipe_of_rkd(
         assert methods == [FitNet(), RKD(), KD()]
 
 
-@pytest.mark.slow
+@pytest.mark.long  # test_face_tables.py has a shorter one
 @pytest.mark.usefixtures("one_device")
 def test_a_smoke_run_resumes_and_the_table_holds_its_numbers(
     cifar100_folder, tmp_path, capsys, monkeypatch, rows, no_training

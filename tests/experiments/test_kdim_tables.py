@@ -9,7 +9,7 @@ from kd_jax.experiment.config_files import load_config
 ARGUMENT = "smoke,teacher=narrow,student=narrow,resolution=14,loss=cross_entropy"
 
 
-@pytest.mark.slow
+@pytest.mark.long  # test_face_tables.py has a shorter one
 @pytest.mark.usefixtures("one_device")
 def test_a_smoke_run_resumes_and_the_table_holds_its_numbers(
     tmp_path, capsys, monkeypatch, rows, no_training

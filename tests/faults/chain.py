@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     optimizers = {"default": {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9}}
     common = {"optimizers": optimizers, "epochs": 1.2, "evaluate_every": 0.4}
-    teacher = {"name": "two_layers", "options": {"width": 2.0}}
-    student = {"name": "two_layers", "resolution": 4}
+    teacher = {"name": "faults_network", "options": {"width": 2.0}}
+    student = {"name": "faults_network", "resolution": 4}
     config = ConfigDict()
     config.experiment = "chain"
     config.data = {

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from kd_jax import models
 
 
-@models.register("two_layers")
+@models.register("faults_network")
 class TwoLayers(nn.Module):
     """A hidden layer with tanh, and a classifier."""
 

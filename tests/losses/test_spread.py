@@ -246,7 +246,7 @@ def single():
     [
         # A shard_map that is not checked. test_metric_losses.py has the losses of "metric".
         ("pmap", 8, [name for name in LOSSES if name != "metric"]),
-        ("shard_map", 8, [*LOSSES]),
+        pytest.param("shard_map", 8, [*LOSSES], marks=pytest.mark.long),
         ("jit", 8, ["hybrid", "contrast", "mk_mmd"]),
         ("jit, mesh set", 8, ["hybrid", "rkd_angle"]),
     ],

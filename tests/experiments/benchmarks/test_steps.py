@@ -43,6 +43,7 @@ def test_the_peak_is_that_of_the_longest_name(kind, teraflops):
     assert peaks.peak("cpu", peaks.BFLOAT16) is None
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("programs")
 def test_measures_the_parts_of_a_step(capsys, rows):
     options = ["--network=tiny", "--batch=8", "--steps=2", "--rounds=1", "--images=32"]
