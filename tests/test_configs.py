@@ -140,7 +140,9 @@ def programs(tmp_path_factory):
     "reference",
     [
         "quickstart:smoke",
-        "ekd/digits:smoke,fixed=true,student=narrow,teacher=narrow",
+        pytest.param(
+            "ekd/digits:smoke,fixed=true,student=narrow,teacher=narrow", marks=pytest.mark.long
+        ),
         "kdim/vggface2:smoke,student=narrow,teacher=narrow,resolution=14,loss=cross_entropy",
     ],
 )

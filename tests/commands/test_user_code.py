@@ -60,6 +60,7 @@ assert codes == [0, 0, 0], codes
 """
 
 
+@pytest.mark.long  # tests/test_contributing.py trains with parts of one's own
 def test_own_parts_work_in_every_command(trained):
     stage = json.loads((trained / "run" / "teacher" / "stage.json").read_text())
     assert stage["network"] == "own_network"

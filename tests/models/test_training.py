@@ -23,8 +23,16 @@ from kd_jax.models.wide_resnet import WideResNet
     [
         (ResNet(3, (1, 1), (3, 6), stem_channels=3, dtype=jnp.bfloat16), 8),
         (models.create("vgg8", num_classes=3, width=0.1, dtype="bfloat16"), 8),
-        (WideResNet(num_classes=3, depth=10, width=0.2, dtype=jnp.bfloat16), 8),
-        (ShuffleNetV1(3, blocks=(2,), width=0.1, dtype=jnp.bfloat16), 16),
+        pytest.param(
+            WideResNet(num_classes=3, depth=10, width=0.2, dtype=jnp.bfloat16),
+            8,
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            ShuffleNetV1(3, blocks=(2,), width=0.1, dtype=jnp.bfloat16),
+            16,
+            marks=pytest.mark.long,
+        ),
         (ShuffleNetV2(3, blocks=(2,), width=0.1, dtype=jnp.bfloat16), 32),
         (MobileNetV2(3, blocks=(0, 0, 2, 0, 0, 0, 0), width=0.1, dtype=jnp.bfloat16), 64),
         (SphereFace(3, (1, 0), (3, 6), embedding_size=8, dtype=jnp.bfloat16), 8),
